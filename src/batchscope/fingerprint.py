@@ -38,10 +38,12 @@ def digest(text: str) -> str:
 def code_hash(entry_module: str) -> str:
     """Hash of the syntax trees of ``entry_module`` and of every batchscope module it imports, at any depth.
 
-    Comments, docstrings and formatting do not count; a changed constant, default or name does. The releases
-    (major.minor) of the libraries that do the arithmetic count as code.
+    Comments, docstrings and formatting do not count; a changed constant, default or name does, and so do the templates
+    beside a module that renders them. The releases (major.minor) of the libraries that do the arithmetic count as code.
     """
-    parts = [f"{name} {_syntax_tree(_module_path(name))}" for name in import_closure(entry_module)]
+    closure = {name: _module_path(name) for name in import_closure(entry_module)}
+    parts = [f"{name} {_syntax_tree(path)}" for name, path in closure.items()]
+    parts += [f"{file.name} {file_hash(file)}" for path in closure.values() for file in _templates(path)]
     parts += [f"{library} {_release(library)}" for library in NUMERICAL_LIBRARIES]
     return digest("\n".join(parts))
 
@@ -94,7 +96,22 @@ def _syntax_tree(path: Path) -> str:
                 and isinstance(first.value.value, str)
             ):
                 node.body = node.body[1:]
-    return ast.dump(tree)
+    return _outline(tree)
+
+
+def _outline(node: Any) -> str:
+    """Like ``ast.dump``, which however lists more empty fields in one Python release than in another."""
+    if isinstance(node, ast.AST):
+        fields = (f"{name}={_outline(value)}" for name, value in ast.iter_fields(node) if value not in (None, []))
+        return f"{type(node).__name__}({', '.join(fields)})"
+    return f"[{', '.join(map(_outline, node))}]" if isinstance(node, list) else repr(node)
+
+
+def _templates(path: Path) -> list[Path]:
+    """The files in ``templates/`` beside a module that imports jinja2."""
+    nodes = [node for node in ast.walk(_tree(path)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [getattr(node, "module", None) or node.names[0].name for node in nodes]
+    return sorted((path.parent / "templates").glob("*")) if "jinja2" in names else []
 
 
 @cache
@@ -133,6 +150,7 @@ def content_hash(path: Path, memory: Path | None = None) -> str:
 
 def _read_memory(memory: Path | None) -> dict[str, str]:
     try:
-        return dict(json.loads(memory.read_text())) if memory is not None else {}
+        remembered = json.loads(memory.read_text(encoding="utf-8")) if memory is not None else {}
     except (OSError, ValueError):
         return {}
+    return remembered if isinstance(remembered, dict) else {}

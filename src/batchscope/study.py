@@ -271,9 +271,11 @@ class Study(Section):
     engine: Literal["manual", "accelerate"] = "manual"
     """Who accumulates: our own loop or Hugging Face Accelerate; the results are the same."""
     tail: Literal["exact", "naive", "drop"] = "exact"
-    """The window left over at the end of an epoch: averaged over its own examples (`exact`), divided as if it were full (`naive`), or left out (`drop`)."""
+    """The window left over at the end of an epoch: averaged over its own examples (`exact`), divided as if it were
+    full (`naive`), or left out (`drop`)."""
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
-    """Arithmetic of the forward and backward pass; weights are float32. `auto` takes bfloat16 where the hardware multiplies it fast."""
+    """Arithmetic of the forward and backward pass; weights are float32. `auto` takes bfloat16 where the hardware
+    multiplies it fast."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where models run; `auto` takes CUDA, then Apple MPS, then the CPU. With `cpu` no job asks for a GPU."""
     keep: Literal["best", "all"] = "best"
@@ -315,29 +317,33 @@ class Study(Section):
             for seed in self.seeds
         ]
 
-    def train_spec(self, cell: "Cell", memory: Path | None = None) -> TrainSpec:
-        """Everything the training of ``cell`` depends on, besides its tokens."""
-        return TrainSpec(
-            model=self.models[cell.model].spec(memory),
-            target_batch_size=cell.batch,
-            learning_rate=self.lr_policies[cell.policy].learning_rate(cell.batch),
-            seed=cell.seed,
-            budget=self.budget.spec(),
-            optimizer=self.optimizer.model_dump(mode="json", exclude_none=True),
-            schedule=self.schedule.model_dump(),
-            precision=self.precision,
-            engine=self.engine,
-            tail=self.tail,
-            keep=self.keep,
-            naive_physical_batch_size=self.physical_batch_size if self.tail == "naive" else None,
-        )
+    def train_specs(self, memory: Path | None = None) -> dict["Cell", TrainSpec]:
+        """Cell → everything its training depends on, besides its tokens."""
+        models = {name: model.spec(memory) for name, model in self.models.items()}
+        return {
+            cell: TrainSpec(
+                model=models[cell.model],
+                target_batch_size=cell.batch,
+                learning_rate=self.lr_policies[cell.policy].learning_rate(cell.batch),
+                seed=cell.seed,
+                budget=self.budget.spec(),
+                optimizer=self.optimizer.model_dump(mode="json", exclude_none=True),
+                schedule=self.schedule.model_dump(),
+                precision=self.precision,
+                engine=self.engine,
+                tail=self.tail,
+                keep=self.keep,
+                naive_physical_batch_size=self.physical_batch_size if self.tail == "naive" else None,
+            )
+            for cell in self.cells()
+        }
 
     def runs(self, memory: Path | None = None) -> dict["Cell", "Cell"]:
         """Cell → the cell whose training it reads: the first in the grid that resolves to the same spec."""
         first: dict[tuple[str, str], Cell] = {}
         return {
-            cell: first.setdefault((cell.model, canonical_json(self.train_spec(cell, memory).to_dict())), cell)
-            for cell in self.cells()
+            cell: first.setdefault((cell.model, canonical_json(spec.to_dict())), cell)
+            for cell, spec in self.train_specs(memory).items()
         }
 
     # ----------------------------------------------------------------------------------- the specs
@@ -370,7 +376,15 @@ class Study(Section):
         """What the choice of reviews for the attention maps depends on."""
         return {"texts": self.attention.texts}
 
-    def report_spec(self) -> dict[str, Any]:
+    def attention_spec(self) -> dict[str, Any]:
+        """What a run's attention depends on besides its checkpoint and the reviews: how these are cut."""
+        return {"max_length": self.data.max_length, "truncation": self.data.truncation}
+
+    def evaluation_spec(self) -> dict[str, Any]:
+        """What a run's predictions depend on besides its checkpoints and tokens."""
+        return {"precision": self.precision}
+
+    def report_spec(self, memory: Path | None = None) -> dict[str, Any]:
         """What tables, figures and page depend on: the grid, its protocol in words, the looks."""
         return self.model_dump(mode="json", exclude_none=True, exclude={"tracking"}) | {
             "cells": [
@@ -382,7 +396,7 @@ class Study(Section):
                     "learning_rate": self.lr_policies[cell.policy].learning_rate(cell.batch),
                     "run": run.path,
                 }
-                for cell, run in self.runs().items()
+                for cell, run in self.runs(memory).items()
             ],
         }
 
@@ -473,6 +487,8 @@ def _explain(error: Any) -> str:
         return f"  {key}: unknown key; {hint}"
     if error["type"] == "missing":
         return f"  {key}: this key is required"
+    if error["type"] == "model_type":
+        return f"  {key}: this is a section with keys of its own (it is {error['input']!r})"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"  {key}: {message}" if key else f"  {message}"

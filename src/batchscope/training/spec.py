@@ -1,8 +1,9 @@
 """Everything the result of one training depends on, besides its tokens."""
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from batchscope.training.windows import Tail
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,10 @@ class TrainSpec:
     schedule: dict[str, Any]
     precision: str = "auto"
     engine: str = "manual"
-    tail: str = "exact"
+    tail: Tail = "exact"
     keep: str = "best"
-    naive_physical_batch_size: int | None = field(default=None)
-
-    @classmethod
-    def from_json(cls, text: str) -> "TrainSpec":
-        """The inverse of ``canonical_json(spec.to_dict())``."""
-        return cls(**json.loads(text))
+    naive_physical_batch_size: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for canonical JSON, without the fields that are unset."""
+        """Plain values for canonical JSON, without the fields that are unset; the constructor takes them back."""
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -1,0 +1,60 @@
+# Batchscope's commands. They need Python 3.11 or newer and make; everything else goes into .venv.
+# Another Python: make demo PYTHON=/path/to/python3.12
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The rules of the workflow call `python`: it must be the one in .venv.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
+PYTHON = $(shell for python in $(CANDIDATES); do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
+PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
+
+READY := .venv/.ready
+READY_FOR_TESTS := .venv/.ready-for-tests
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(READY) ## the whole workflow on an embedded corpus: no network, no GPU, about five minutes
+	snakemake --cores 2 --configfile config/demo.yaml
+	@echo
+	@echo "The report: $(CURDIR)/results/demo/report/index.html"
+
+test: $(READY_FOR_TESTS) ## every test
+	python -m pytest
+
+lint: $(READY) ## ruff, snakefmt, mypy, snakemake --lint
+	ruff check
+	ruff format --check
+	snakefmt --check Snakefile rules
+	mypy
+	snakemake --lint
+
+docs: $(READY) ## regenerate the config's schema and key table
+	python -m batchscope.config_reference --write
+
+setup: $(READY) ## only what the others begin with: .venv from requirements.lock
+
+clean: ## remove .venv and caches; results stay
+	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis src/*.egg-info
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Batchscope needs Python 3.11 or newer; this machine's python3 is" \
+		"$$(python3 --version 2>/dev/null || echo missing). Install one, or: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "Setting up .venv with $$("$(PYTHON)" --version); the first time takes a few minutes."
+	@"$(PYTHON)" -m venv .venv || { echo "python's venv module does not work; on Debian and Ubuntu:" \
+		"apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
+	$(PIP) install --requirement requirements.lock
+	$(PIP) install --no-deps --editable .
+	@touch $@
+
+$(READY_FOR_TESTS): $(READY) requirements-tests.lock
+	$(PIP) install --no-deps --requirement requirements-tests.lock
+	@touch $@
+
+.PHONY: help demo test lint docs setup clean

@@ -1,0 +1,37 @@
+# Batchscope: what does the target batch size really do when you fine-tune a text encoder, and is the difference real?
+#
+#   corpus ─► split ─► tokens ─► train ─► evaluate ──► tables ─► figures ─► report
+#                │        └──► audit  └──► attention ─► maps ───────┘
+#                └──► reviews ───────────────┘
+#
+#   snakemake --cores 8 --resources gpu=1                        the reference study (config/config.yaml)
+#   snakemake --cores 2 --configfile config/demo.yaml            the demo, offline, a few minutes
+#
+# Each rule calls one verb of the package under src/. The config's keys are explained in config/README.md.
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+if "study" not in config:
+
+    configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/attention.smk"
+include: "rules/report.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{STUDY_FOLDER}/report/index.html",
+        f"{STUDY_FOLDER}/report/summary.md",

@@ -1,0 +1,32 @@
+# The best and the last checkpoint of each run on validation and test.
+
+
+rule evaluate:
+    input:
+        validation=rules.tokenize.output.validation,
+        test=rules.tokenize.output.test,
+        best=rules.train.output.best,
+        last=rules.train.output.last,
+    output:
+        predictions=f"{RUN}/predictions.parquet",
+        metrics=f"{RUN}/metrics.json",
+    log:
+        f"{STUDY_FOLDER}/logs/evaluate/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/evaluate/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.tsv"
+    conda:
+        "../envs/train.yaml"
+    threads: MODEL_THREADS
+    resources:
+        mem_mb=8000,
+        runtime=120,
+        gpu=GPU,
+    params:
+        tokens=subpath(input.test, parent=True),
+        run=subpath(output.metrics, parent=True),
+        spec=canonical_json(STUDY.evaluation_spec()),
+        code=code_hash("batchscope.evaluation.predict"),
+        device=lambda wildcards, threads: STUDY.device,
+    shell:
+        "python -m batchscope evaluate --spec {params.spec:q} --tokens {params.tokens:q}"
+        " --run {params.run:q} --device {params.device} --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,124 @@
+# Tables, figures and the page, compiled from every run.
+
+
+rule tables:
+    input:
+        history=of_all_runs("history.jsonl"),
+        facts=of_all_runs("train.json"),
+        metrics=of_all_runs("metrics.json"),
+        predictions=of_all_runs("predictions.parquet"),
+        audit=rules.audit.output,
+    output:
+        multiext(
+            f"{STUDY_FOLDER}/tables/",
+            "results.parquet",
+            "history.parquet",
+            "results.csv",
+            "audit.csv",
+        ),
+        summary=report(
+            f"{STUDY_FOLDER}/tables/summary.csv",
+            category="Test accuracy",
+            labels={"models": "all", "format": "table"},
+            caption="../workflow/report/tables.rst",
+        ),
+        contrasts=report(
+            f"{STUDY_FOLDER}/tables/contrasts.csv",
+            category="Test accuracy",
+            labels={"models": "all, contrasts", "format": "table"},
+            caption="../workflow/report/tables.rst",
+        ),
+        cost=report(
+            f"{STUDY_FOLDER}/tables/cost.csv",
+            category="Cost",
+            labels={"runs": "all", "format": "table"},
+            caption="../workflow/report/tables.rst",
+        ),
+    log:
+        f"{STUDY_FOLDER}/logs/tables.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/tables.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        study=subpath(output.summary, ancestor=2),
+        spec=canonical_json(REPORT_SPEC),
+        code=code_hash("batchscope.report.tables"),
+    shell:
+        "python -m batchscope tables --spec {params.spec:q} --study {params.study:q} > {log:q} 2>&1"
+
+
+rule figures:
+    input:
+        results=f"{STUDY_FOLDER}/tables/results.parquet",
+        history=f"{STUDY_FOLDER}/tables/history.parquet",
+        weights=of_all_runs("attention/attention.npz"),
+        measures=of_all_runs("attention/measures.json"),
+    output:
+        [
+            report(
+                f"{STUDY_FOLDER}/figures/{figure.name}",
+                category=figure.category,
+                labels=figure.labels,
+                caption=f"../workflow/report/{figure.caption}.rst",
+            )
+            for figure in figure_names(REPORT_SPEC)
+        ],
+    log:
+        f"{STUDY_FOLDER}/logs/figures.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/figures.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        study=subpath(output[0], ancestor=2),
+        spec=canonical_json(REPORT_SPEC),
+        code=code_hash("batchscope.report.figures"),
+    shell:
+        "python -m batchscope figures --spec {params.spec:q} --study {params.study:q} > {log:q} 2>&1"
+
+
+rule page:
+    input:
+        tables=rules.tables.output,
+        figures=rules.figures.output,
+        maps=[
+            file
+            for name in STUDY.review_names()
+            for part in ["last", "layers"]
+            for file in of_all_runs(f"attention/{name}_{part}.png")
+        ],
+        reviews=rules.reviews.output,
+        audit=rules.audit.output,
+    output:
+        page=report(
+            f"{STUDY_FOLDER}/report/index.html",
+            category="Report",
+            labels={"page": "the whole report"},
+            caption="../workflow/report/report.rst",
+        ),
+        summary=f"{STUDY_FOLDER}/report/summary.md",
+    log:
+        f"{STUDY_FOLDER}/logs/report.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/report.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        study=subpath(output.page, ancestor=2),
+        spec=canonical_json(REPORT_SPEC),
+        code=code_hash("batchscope.report.page"),
+    shell:
+        "python -m batchscope report --spec {params.spec:q} --study {params.study:q} > {log:q} 2>&1"

@@ -1,0 +1,5 @@
+"""``python -m batchscope``: the command line, wherever the package stands."""
+
+from batchscope.cli import main
+
+main()

@@ -1,0 +1,190 @@
+"""The verbs of Batchscope. Each reads files, writes files and knows nothing of the stages after it.
+
+A verb imports its stage only when it is called: ``batchscope --help`` needs no torch.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from batchscope import __version__
+from batchscope.errors import UserError
+
+log = logging.getLogger("batchscope")
+
+
+def corpus(arguments: argparse.Namespace) -> None:
+    """Read the reviews from their source, in one table."""
+    from batchscope.data.corpus import build_corpus
+
+    build_corpus(arguments.spec, arguments.output)
+
+
+def split(arguments: argparse.Namespace) -> None:
+    """Divide the reviews into train, validation and test."""
+    from batchscope.data.split import make_split
+
+    make_split(arguments.spec, arguments.corpus, arguments.output)
+
+
+def tokenize(arguments: argparse.Namespace) -> None:
+    """Turn the reviews into one model's tokens."""
+    from batchscope.data.tokens import tokenize as run
+
+    run(arguments.spec, arguments.corpus, arguments.split, arguments.output)
+
+
+def audit(arguments: argparse.Namespace) -> None:
+    """Count what could mislead: class balance, truncation, duplicates within and across splits."""
+    from batchscope.data.audit import audit as run
+
+    tokens = {folder.name: folder for folder in arguments.tokens}
+    run(arguments.corpus, arguments.split, tokens, arguments.output)
+
+
+def reviews(arguments: argparse.Namespace) -> None:
+    """Choose the reviews whose attention is drawn, the same for every run."""
+    from batchscope.data.reviews import choose_reviews
+
+    choose_reviews(arguments.spec, arguments.corpus, arguments.split, arguments.output)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train one run by gradient accumulation."""
+    from batchscope.tracking import Tracker
+    from batchscope.training.device import use_threads
+    from batchscope.training.loop import train as run
+    from batchscope.training.spec import TrainSpec
+
+    use_threads(arguments.threads)
+    spec = TrainSpec(**arguments.spec)
+    with Tracker(arguments.settings, spec.to_dict(), arguments.tracking_folder) as tracker:
+        run(
+            spec,
+            arguments.code,
+            arguments.settings,
+            arguments.tokens,
+            arguments.run,
+            arguments.state,
+            observe=tracker.log,
+        )
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Predict validation and test with the best and the last checkpoint of a run, and measure."""
+    from batchscope.evaluation.predict import evaluate as run
+    from batchscope.training.device import use_threads
+
+    use_threads(arguments.threads)
+    run(arguments.spec, arguments.tokens, arguments.run, arguments.device)
+
+
+def attention(arguments: argparse.Namespace) -> None:
+    """Compute the attention of a run's best checkpoint on the chosen reviews."""
+    from batchscope.insight.attention import attend
+    from batchscope.training.device import use_threads
+
+    use_threads(arguments.threads)
+    attend(arguments.spec, arguments.tokens, arguments.reviews, arguments.run, arguments.device)
+
+
+def maps(arguments: argparse.Namespace) -> None:
+    """Draw a run's attention maps."""
+    from batchscope.report.maps import draw_maps
+
+    draw_maps(arguments.run, arguments.names)
+
+
+def tables(arguments: argparse.Namespace) -> None:
+    """Compile the tables of a study."""
+    from batchscope.report.tables import write_tables
+
+    write_tables(arguments.spec, arguments.study)
+
+
+def figures(arguments: argparse.Namespace) -> None:
+    """Draw the figures of a study."""
+    from batchscope.report.figures import draw_figures
+
+    draw_figures(arguments.spec, arguments.study)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Write the report of a study."""
+    from batchscope.report.page import write_report
+
+    write_report(arguments.spec, arguments.study)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "spec": {"type": json.loads, "metavar": "JSON", "help": "all that the result depends on besides the inputs"},
+    "settings": {"type": json.loads, "metavar": "JSON", "help": "what the result does not depend on"},
+    "code": {"default": "", "metavar": "HASH", "help": "hash of the stage's code; part of the run's fingerprint"},
+    "corpus": {"type": Path, "metavar": "PARQUET", "help": "corpus.parquet"},
+    "split": {"type": Path, "metavar": "PARQUET", "help": "split.parquet"},
+    "tokens": {"type": Path, "metavar": "FOLDER", "help": "tokens of the model"},
+    "reviews": {"type": Path, "metavar": "JSON", "help": "reviews.json"},
+    "run": {"type": Path, "metavar": "FOLDER", "help": "folder of the run"},
+    "state": {"type": Path, "metavar": "FOLDER", "help": "folder for the states of unfinished runs"},
+    "tracking-folder": {"type": Path, "metavar": "FOLDER", "help": "folder for the tracker's files"},
+    "study": {"type": Path, "metavar": "FOLDER", "help": "folder of the study"},
+    "output": {"type": Path, "metavar": "PATH", "help": "file or folder to write"},
+    "device": {"default": "auto", "choices": ["auto", "cpu", "cuda", "mps"], "help": "where the model runs"},
+    "threads": {"type": int, "required": False, "metavar": "N", "help": "CPU threads (all of them if not given)"},
+    "names": {"nargs": "+", "metavar": "NAME", "help": "reviews to draw"},
+}
+
+VERBS = {
+    corpus: ["spec", "output"],
+    split: ["spec", "corpus", "output"],
+    tokenize: ["spec", "corpus", "split", "output"],
+    audit: ["corpus", "split", "tokens", "output"],
+    reviews: ["spec", "corpus", "split", "output"],
+    train: ["spec", "code", "settings", "tokens", "run", "state", "tracking-folder", "threads"],
+    evaluate: ["spec", "tokens", "run", "device", "threads"],
+    attention: ["spec", "tokens", "reviews", "run", "device", "threads"],
+    maps: ["run", "names"],
+    tables: ["spec", "study"],
+    figures: ["spec", "study"],
+    report: ["spec", "study"],
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="batchscope",
+        description="What does the target batch size really do when you fine-tune a text encoder? The verbs below are "
+        "the steps of the workflow, which `snakemake` calls for you.",
+    )
+    top.add_argument("--version", action="version", version=f"batchscope {__version__}")
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for run, options in VERBS.items():
+        verb = verbs.add_parser(run.__name__, help=run.__doc__, description=run.__doc__)
+        verb.set_defaults(run_verb=run)
+        for option in options:
+            keywords = OPTIONS[option]
+            if run is audit and option == "tokens":
+                keywords = keywords | {"nargs": "+", "help": "tokens of each model"}
+            verb.add_argument(f"--{option}", **{"required": "default" not in keywords} | keywords)
+    return top
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a verb. A mistake of the user's ends with one message and exit status 1."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    for noisy in ("httpx", "datasets", "matplotlib", "fontTools"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    verb = arguments.run_verb.__name__
+    try:
+        arguments.run_verb(arguments)
+    except UserError as error:
+        sys.exit(f"batchscope {verb}: {error}")
+    except OSError as error:
+        if error.errno is None:
+            raise
+        sys.exit(f"batchscope {verb}: {error.strerror}: {error.filename or 'while writing'}")

@@ -1,0 +1,97 @@
+"""From a source to one table of labelled reviews: ``data/corpus.parquet``."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchscope.data.records import Corpus, write_corpus
+from batchscope.data.sources import Part, read_source
+from batchscope.data.synthetic import CLASSES, synthetic_reviews
+from batchscope.errors import UserError
+
+
+def build_corpus(spec: dict[str, Any], output: Path) -> None:
+    """Write the corpus that ``spec`` (``Study.corpus_spec``) describes to the parquet file ``output``.
+
+    Rows: the source's train set, then its validation set, then its test set, each in the source's order.
+    Raises UserError for a source that cannot be read or holds fewer than two classes, or too few rows for the sample.
+    """
+    corpus = _synthetic(spec["synthetic"]) if spec["kind"] == "synthetic" else _joined(read_source(spec))
+    if "sample" in spec:
+        corpus = sample(corpus, spec["sample"], spec["sample_seed"])
+    present = np.bincount(corpus.label, minlength=len(corpus.classes))
+    if np.count_nonzero(present) < 2:
+        only = corpus.classes[int(np.argmax(present))]
+        raise UserError(f"data.label: all {len(corpus)} reviews are of class {only!r}; two classes are needed")
+    write_corpus(corpus, output)
+
+
+def sample(corpus: Corpus, size: int, seed: int) -> Corpus:
+    """Keep exactly ``size`` reviews, in corpus order, with the corpus's shares of label and origin.
+
+    Each (label, origin) group gives its proportional number rounded down; what is then missing comes from the groups
+    with the largest remainders. Raises UserError if ``size`` exceeds the corpus or leaves a class without reviews.
+    """
+    if size > len(corpus):
+        raise UserError(f"data.sample: {size} is more than the {len(corpus)} reviews of the corpus")
+    _, group, counts = np.unique(
+        np.stack([corpus.label.astype(str), corpus.origin]), axis=1, return_inverse=True, return_counts=True
+    )
+    quotas = counts * size // len(corpus)
+    by_remainder = np.argsort(-(counts * size % len(corpus)), kind="stable")
+    quotas[by_remainder[: size - quotas.sum()]] += 1
+    random = np.random.default_rng(seed)
+    chosen = [
+        random.permutation(np.flatnonzero(group.ravel() == number))[:quota] for number, quota in enumerate(quotas)
+    ]
+    kept = np.sort(np.concatenate(chosen))
+    lost = np.setdiff1d(corpus.label, corpus.label[kept])
+    if len(lost):
+        raise UserError(f"data.sample: {size} leaves no review of class {corpus.classes[lost[0]]!r}; take more")
+    return Corpus(corpus.text.take(pa.array(kept)), corpus.label[kept], corpus.origin[kept], corpus.classes)
+
+
+def _synthetic(spec: dict[str, Any]) -> Corpus:
+    texts, labels, origins = zip(*synthetic_reviews(spec), strict=True)
+    return Corpus(pa.chunked_array([texts], pa.string()), np.array(labels), np.array(origins), list(CLASSES))
+
+
+def _joined(parts: list[Part]) -> Corpus:
+    """One corpus with one numbering of the classes over all parts."""
+    kinds = {part.label.type for part in parts}
+    if len(kinds) > 1:
+        raise UserError(f"data.label: numbers in one file and strings in another ({_names(parts)}); use one of them")
+    labels, classes = _numbered(parts)
+    return Corpus(
+        text=pa.chunked_array([chunk for part in parts for chunk in part.text.chunks], pa.string()),
+        label=labels,
+        origin=np.repeat(np.array([part.origin for part in parts]), [len(part.text) for part in parts]),
+        classes=classes,
+    )
+
+
+def _numbered(parts: list[Part]) -> tuple[NDArray[np.int64], list[str]]:
+    """Labels as indices, and the class names: those the source states, else the sorted values."""
+    values = [value for part in parts for value in part.label.to_pylist()]
+    stated = parts[0].class_names
+    if stated is None or isinstance(values[0], str):
+        classes = sorted(set(values))
+        number = {value: index for index, value in enumerate(classes)}
+        return np.array([number[value] for value in values], dtype=np.int64), [str(value) for value in classes]
+    if any(part.class_names != stated for part in parts):
+        raise UserError(f"data.label: the class names differ between {_names(parts)}")
+    outside = sorted({value for value in values if not 0 <= value < len(stated)})
+    if outside:
+        count = sum(value in outside for value in values)
+        raise UserError(
+            f"data.label: {count} labels are {outside[0]}, which is none of the classes 0 to {len(stated) - 1} "
+            f"({', '.join(stated)}); remove those rows"
+        )
+    return np.array(values, dtype=np.int64), stated
+
+
+def _names(parts: list[Part]) -> str:
+    return ", ".join(part.name for part in parts)

@@ -1,0 +1,132 @@
+"""Training and validation curves of one model, from the history table."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from batchscope.report.catalogue import names_in_order
+from batchscope.report.style import batch_colours, batch_key, frame
+
+LOG_FROM_RATIO = 4
+
+
+def running_mean(updates: pd.DataFrame, samples: int) -> pd.DataFrame:
+    """Accuracy and loss over the latest updates that hold at least ``samples`` examples, from the first full one on.
+
+    Takes and returns rows in update order with ``update, samples, accuracy, loss``. Sums are divided once, so every
+    example counts alike whatever the window it was in.
+    """
+    seen = np.concatenate([[0], updates.examples.to_numpy().cumsum()])
+    correct = np.concatenate([[0], updates.correct.to_numpy().cumsum()])
+    loss = np.concatenate([[0.0], (updates.loss * updates.examples).to_numpy().cumsum()])
+    span = min(samples, int(seen[-1]))
+    ends = np.arange(1, len(seen))
+    ends = ends[seen[ends] >= span]
+    starts = np.searchsorted(seen, seen[ends] - span, side="right") - 1
+    return pd.DataFrame(
+        {
+            "update": updates["update"].to_numpy()[ends - 1],
+            "samples": updates.samples.to_numpy()[ends - 1],
+            "accuracy": (correct[ends] - correct[starts]) / (seen[ends] - seen[starts]),
+            "loss": (loss[ends] - loss[starts]) / (seen[ends] - seen[starts]),
+        }
+    )
+
+
+def training_figure(spec: dict[str, Any], history: pd.DataFrame, model: str, quantity: str) -> Figure:
+    """Training ``accuracy`` or ``loss`` of a model: above against updates, below against samples seen."""
+    policies, colours = names_in_order(spec, "policy"), batch_colours(spec)
+    span = max(colours)
+    rows = history[(history.kind == "update") & (history.model == model)]
+    smooth = {run: running_mean(one, span) for run, one in rows.groupby("run")}
+    figure = Figure(figsize=(max(5.6, 4.7 * len(policies)), 6.4))
+    axes = figure.subplots(2, len(policies), sharey=True, squeeze=False)
+    most, fewest = (pick(one["update"].max() for one in smooth.values()) for pick in (max, min))
+    for column, policy in enumerate(policies):
+        for row, progress in enumerate(("update", "samples")):
+            axis = axes[row, column]
+            for batch, colour in colours.items():
+                curves = [smooth[run] for run in _runs(spec, model, policy, batch)]
+                _draw_seeds(axis, curves, progress, quantity, colour)
+            if progress == "update":
+                _updates_axis(axis, logarithmic=most / fewest >= LOG_FROM_RATIO, most=most)
+            else:
+                axis.set_xlabel("samples seen")
+                axis.xaxis.set_major_locator(MaxNLocator(6))
+                axis.xaxis.set_major_formatter(FuncFormatter(_thousands))
+            if row == 0:
+                axis.set_title(f"{policy} LR policy")
+        if quantity == "accuracy":
+            axes[0, column].yaxis.set_major_formatter(FuncFormatter(_percent))
+    for row in range(2):
+        axes[row, 0].set_ylabel("training accuracy" if quantity == "accuracy" else "training loss (cross entropy)")
+    note = f"Running mean over at least {span:,} samples, as seen during training{_seeds_in_words(spec)}."
+    frame(figure, f"{model}: training {quantity} by target batch size", note, batch_key(colours))
+    return figure
+
+
+def validation_figure(spec: dict[str, Any], history: pd.DataFrame, model: str) -> Figure:
+    """Validation accuracy of a model after each epoch; a dot is the epoch that the test uses."""
+    policies, colours = names_in_order(spec, "policy"), batch_colours(spec)
+    rows = history[(history.kind == "epoch") & (history.model == model)]
+    rows = rows.assign(accuracy=rows.validation_accuracy)
+    figure = Figure(figsize=(max(5.6, 4.7 * len(policies)), 3.7))
+    axes = figure.subplots(1, len(policies), sharey=True, squeeze=False)[0]
+    for axis, policy in zip(axes, policies, strict=True):
+        for batch, colour in colours.items():
+            curves = [rows[rows.run == run] for run in _runs(spec, model, policy, batch)]
+            _draw_seeds(axis, curves, "epoch", "accuracy", colour)
+            for curve in curves:
+                best = curve.nlargest(1, "validation_correct").iloc[0]
+                axis.plot(best.epoch, best.accuracy, "o", color=colour, markersize=5, markeredgecolor="white")
+        axis.set_title(f"{policy} LR policy")
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].set_ylabel("validation accuracy")
+    axes[0].yaxis.set_major_formatter(FuncFormatter(_percent))
+    note = f"A dot is the best epoch of a run, the one its test accuracy comes from{_seeds_in_words(spec)}."
+    frame(figure, f"{model}: validation accuracy by target batch size", note, batch_key(colours))
+    return figure
+
+
+def _runs(spec: dict[str, Any], model: str, policy: str, batch: int) -> list[str]:
+    """The runs of a model, policy and batch size, one per seed."""
+    return [c["run"] for c in spec["cells"] if (c["model"], c["policy"], c["batch"]) == (model, policy, batch)]
+
+
+def _draw_seeds(axis: Axes, curves: list[pd.DataFrame], progress: str, quantity: str, colour: str) -> None:
+    """The mean over seeds, where all have a value; behind it each seed, faint."""
+    several = len(curves) > 1
+    if several:
+        for curve in curves:
+            axis.plot(curve[progress], curve[quantity], color=colour, alpha=0.3, linewidth=0.8)
+    pooled = pd.concat(curves).groupby(progress)[quantity].agg(["mean", "size"])
+    mean = pooled.loc[pooled["size"] == len(curves), "mean"]
+    axis.plot(mean.index, mean, color=colour, linewidth=1.7, marker="" if len(mean) > 1 else "o", markersize=4)
+
+
+def _updates_axis(axis: Axes, logarithmic: bool, most: int) -> None:
+    axis.set_xlabel("update (log scale)" if logarithmic else "update")
+    if logarithmic:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if most < 1000 else (1, 3), numticks=12))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.tick_params(axis="x", which="minor", length=0)
+    axis.xaxis.set_major_formatter(FuncFormatter(_thousands))
+
+
+def _seeds_in_words(spec: dict[str, Any]) -> str:
+    seeds = names_in_order(spec, "seed")
+    return f"; strong line: mean of {len(seeds)} seeds, faint: each seed" if len(seeds) > 1 else f"; seed {seeds[0]}"
+
+
+def _thousands(value: float, _: int) -> str:
+    return f"{value:,.0f}" if value >= 1 or value == 0 else ""
+
+
+def _percent(value: float, _: int) -> str:
+    return f"{100 * value:.4g}%"

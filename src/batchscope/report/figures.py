@@ -1,0 +1,206 @@
+"""All figures of a study, from its tables and the runs' attention."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from batchscope.errors import UserError
+from batchscope.report.catalogue import attention_cells, figure_names, names_in_order, review_names
+from batchscope.report.curves import training_figure, validation_figure
+from batchscope.report.maps import (
+    draw_map,
+    has_window,
+    kind_of_layer,
+    load_attention,
+    prediction_in_words,
+    readable,
+    truth_in_words,
+)
+from batchscope.report.statistics import wilson_interval
+from batchscope.report.style import (
+    ATTENTION_NORM_IN_WORDS,
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    attention_bar,
+    attention_norm,
+    batch_colours,
+    frame,
+    not_allowed_key,
+    policy_key,
+    policy_marks,
+    save,
+)
+
+SHORT_ENOUGH_TO_LABEL = 32
+NAMED_KEYS = 7
+SUBTITLE: dict[str, Any] = {"fontsize": 7.5, "color": MUTED, "in_layout": False}
+
+
+def draw_figures(spec: dict[str, Any], study_folder: Path) -> None:
+    """Write every figure of ``catalogue.figure_names(spec)`` under ``figures/``.
+
+    ``spec`` is ``Study.report_spec()``. Raises UserError if the tables or a run's attention are missing.
+    """
+    try:
+        results = pd.read_parquet(study_folder / "tables" / "results.parquet")
+        history = pd.read_parquet(study_folder / "tables" / "history.parquet")
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename or error} is missing; make the tables first") from None
+    drawn = {"accuracy": accuracy_figure(spec, results), "cost": cost_figure(spec, results)}
+    for model in names_in_order(spec, "model"):
+        for quantity in ("accuracy", "loss"):
+            drawn[f"training_{quantity}_{model}"] = training_figure(spec, history, model, quantity)
+        drawn[f"validation_accuracy_{model}"] = validation_figure(spec, history, model)
+        maps = [(cell, load_attention(study_folder / "runs" / cell["run"])) for cell in attention_cells(spec, model)]
+        for review in review_names(spec):
+            lacking = [cell["run"] for cell, reviews in maps if review not in reviews]
+            if lacking:
+                raise UserError(f"run {lacking[0]} has no attention of review {review!r}; make its attention again")
+            drawn[f"attention_{model}_{review}"] = attention_figure(model, [(c, found[review]) for c, found in maps])
+    for entry in figure_names(spec):
+        save(drawn[Path(entry.name).stem], study_folder / "figures" / entry.name)
+
+
+def accuracy_figure(spec: dict[str, Any], results: pd.DataFrame) -> Figure:
+    """Test accuracy against the target batch size: a panel per model, a line per policy, an interval per run."""
+    models, marks, colours = names_in_order(spec, "model"), policy_marks(spec), batch_colours(spec)
+    sizes = sorted(colours)
+    figure = Figure(figsize=(max(5.2, 4.4 * len(models)), 4.3))
+    axes = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    for axis, model in zip(axes, models, strict=True):
+        for rank, (policy, mark) in enumerate(marks.items()):
+            rows = results[(results.model == model) & (results.lr_policy == policy)]
+            shift = (rank - (len(marks) - 1) / 2) * 0.22
+            _policy_line(axis, rows, sizes, colours, mark, shift)
+        axis.set_title(model)
+        axis.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+        axis.set_xlim(-0.5, len(sizes) - 0.5)
+        axis.set_xlabel("target batch size")
+        axis.grid(axis="x", visible=False)
+    axes[0].set_ylabel("test accuracy")
+    axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
+    seeds, reviews = names_in_order(spec, "seed"), int(results.test_examples.iloc[0])
+    what = "Small dots are seeds, large marks their mean" if len(seeds) > 1 else f"Seed {seeds[0]}"
+    note = f"{what}. Bars: 95% Wilson interval of one run's accuracy over {reviews:,} test reviews."
+    frame(figure, "Test accuracy by target batch size", note, policy_key(marks))
+    return figure
+
+
+def cost_figure(spec: dict[str, Any], results: pd.DataFrame) -> Figure:
+    """Seconds and samples per second of every run; a bar is the mean over seeds, dots are the seeds."""
+    colours = batch_colours(spec)
+    runs = results[~results.shared]
+    groups = list(runs.groupby(["model", "target_batch_size", "lr_policy"], sort=False))
+    models = names_in_order(spec, "model")
+    places = [number + 0.6 * models.index(model) for number, ((model, _, _), _) in enumerate(groups)]
+    figure = Figure(figsize=(9.4, 1.5 + 0.3 * len(groups)))
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, column, label in zip(
+        axes, ("seconds", "samples_per_second"), ("seconds per run", "samples per second while training"), strict=True
+    ):
+        for place, (_, group) in zip(places, groups, strict=True):
+            axis.barh(place, group[column].mean(), height=0.66, color=colours[group.target_batch_size.iloc[0]])
+            if len(group) > 1:
+                dot = {
+                    "color": INK,
+                    "markersize": 4,
+                    "markeredgecolor": PAPER,
+                    "markeredgewidth": 0.8,
+                    "linestyle": "none",
+                }
+                axis.plot(group[column], [place] * len(group), "o", **dot)
+        axis.set_title(label)
+        axis.grid(axis="y", visible=False)
+        axis.spines["left"].set_visible(False)
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+    axes[0].set_yticks(places, [f"{model} · {batch:,} · {policy}" for (model, batch, policy), _ in groups])
+    axes[0].invert_yaxis()
+    devices = ", ".join(f"{device} ({precision})" for device, precision in _distinct(runs, "device", "precision"))
+    seeds = " Bars: mean over seeds; dots: each seed." if len(runs) > len(groups) else ""
+    frame(figure, "Cost of a run: model · target batch size · LR policy", f"On {devices}.{seeds}")
+    return figure
+
+
+def attention_figure(model: str, maps: list[tuple[dict[str, Any], tuple[dict[str, Any], np.ndarray]]]) -> Figure:
+    """Last layer's maps of one review side by side over batch sizes, on one colour scale.
+
+    ``maps`` holds per batch size the cell and what ``load_attention`` gives for the review.
+    """
+    first, weights = maps[0][1]
+    side = min(3.6, 8.5 / len(maps))
+    layer, n = first["layers"][-1], weights.shape[1]
+    figure = Figure(figsize=(side * len(maps) + 0.9, side + 1.6))
+    axes = figure.subplots(1, len(maps), squeeze=False)[0]
+    norm = attention_norm(max(float(attention[-1].max()) for _, (_, attention) in maps))
+    for axis, (cell, (facts, attention)) in zip(axes, maps, strict=True):
+        draw_map(axis, attention[-1], layer["window"], norm)
+        axis.set_title(f"target batch size {cell['batch']:,}\n", pad=2)
+        axis.text(0, 1.02, prediction_in_words(facts), transform=axis.transAxes, **SUBTITLE)
+        axis.spines[:].set(visible=True, color=RULE)
+        _name_keys(axis, facts["tokens"], attention[-1])
+    axes[0].set_ylabel("query: token that attends")
+    attention_bar(figure, axes, norm)
+    cell = maps[0][0]
+    note = (
+        f"Last layer (number {layer['layer']}, {kind_of_layer(layer)}), mean over heads; {cell['policy']} LR policy, "
+        f"seed {cell['seed']}; {n} tokens. Named below each map: the keys with most attention. "
+        f"{ATTENTION_NORM_IN_WORDS}"
+    )
+    frame(
+        figure,
+        f"{model}: {first['title']}, {truth_in_words(first)}",
+        note,
+        not_allowed_key() if has_window([layer], n) else [],
+    )
+    return figure
+
+
+def strongest_keys(weights: np.ndarray, count: int, apart: float) -> list[int]:
+    """Positions of the ``count`` keys with most attention over all queries, no two closer than ``apart``, in order."""
+    chosen: list[int] = []
+    for position in np.argsort(-weights.sum(0), kind="stable"):
+        if all(abs(int(position) - other) >= apart for other in chosen):
+            chosen.append(int(position))
+        if len(chosen) == count:
+            break
+    return sorted(chosen)
+
+
+def _name_keys(axis: Axes, tokens: list[str], weights: np.ndarray) -> None:
+    n = len(tokens)
+    shown = list(range(n)) if n <= SHORT_ENOUGH_TO_LABEL else strongest_keys(weights, NAMED_KEYS, n / 24)
+    axis.set_xticks(shown, [readable(tokens[position]) for position in shown], rotation=90, fontsize=7)
+    axis.set_yticks([])
+    axis.tick_params(axis="x", length=2.5, color=MUTED)
+
+
+def _policy_line(
+    axis: Axes, rows: pd.DataFrame, sizes: list[int], colours: dict[int, str], mark: dict[str, Any], shift: float
+) -> None:
+    """One policy of one model: runs with their intervals, and their means joined."""
+    means = []
+    for place, size in enumerate(sizes):
+        group, colour = rows[rows.target_batch_size == size], colours[size]
+        several = len(group) > 1
+        spread = np.linspace(-0.075, 0.075, len(group)) if several else [0.0]
+        for offset, run in zip(spread, group.itertuples(), strict=True):
+            x, interval = place + shift + offset, wilson_interval(run.test_accuracy, run.test_examples)
+            axis.vlines(x, *interval, color=colour, linewidth=1.1, alpha=0.5 if several else 1, zorder=2)
+            if several:
+                axis.plot(x, run.test_accuracy, "o", color=colour, markersize=2.6, zorder=2)
+        mean = group.test_correct.sum() / group.test_examples.sum()
+        means.append((place + shift, mean))
+        look = {"marker": mark["marker"], "fillstyle": mark["fillstyle"], "markersize": 7, "markeredgewidth": 1.5}
+        axis.plot(place + shift, mean, color=colour, **look, zorder=4)
+    axis.plot(*zip(*means, strict=True), color=MUTED, linewidth=1, linestyle=mark["linestyle"], zorder=3)
+
+
+def _distinct(frame: pd.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
+    return list(frame[list(columns)].drop_duplicates().itertuples(index=False, name=None))

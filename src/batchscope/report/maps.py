@@ -1,0 +1,173 @@
+"""The attention maps of one run: the last layer large, all layers as a grid."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+
+from batchscope.errors import UserError
+from batchscope.files import read_json
+from batchscope.report.style import (
+    ATTENTION_NORM_IN_WORDS,
+    ATTENTION_SCALE,
+    NOT_ALLOWED,
+    RULE,
+    attention_bar,
+    attention_norm,
+    frame,
+    not_allowed_key,
+    open_axis,
+    save,
+)
+
+LONGEST_LABEL = 14
+MOST_LABELS = 128
+SPACE_MARKS = str.maketrans({"Ġ": "·", "▁": "·", "Ċ": "↵", "\n": "↵", "\t": "⇥"})
+
+
+def draw_maps(run_folder: Path, names: list[str]) -> None:
+    """Write ``attention/{name}_last.png`` and ``attention/{name}_layers.png`` of a run for each review in ``names``.
+
+    Raises UserError if the run has no attention for one of them.
+    """
+    reviews = load_attention(run_folder)
+    for name in names:
+        if name not in reviews:
+            raise UserError(f"{run_folder / 'attention'} has no review {name!r}; run the attention stage again")
+        facts, weights = reviews[name]
+        origin = run_in_words(run_folder)
+        save(_last_layer(facts, weights, origin), run_folder / "attention" / f"{name}_last.png")
+        save(_all_layers(facts, weights, origin), run_folder / "attention" / f"{name}_layers.png", colours=72)
+
+
+def load_attention(run_folder: Path) -> dict[str, tuple[dict[str, Any], np.ndarray]]:
+    """Review name → its facts from ``measures.json`` (with the ``classes``) and its weights ``[layers, n, n]``."""
+    folder = run_folder / "attention"
+    try:
+        measures = read_json(folder / "measures.json")
+        with np.load(folder / "attention.npz") as arrays:
+            weights = {name: arrays[name].astype(np.float32) for name in arrays.files}
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is missing; run the attention stage of this run first") from None
+    return {
+        facts["name"]: (facts | {"classes": measures["classes"]}, weights[facts["name"]])
+        for facts in measures["reviews"]
+        if facts["name"] in weights
+    }
+
+
+def not_allowed(n: int, window: int | None) -> np.ndarray:
+    """Booleans ``[n, n]``: the cells with |i − j| > window, which a sliding layer leaves out; none if global."""
+    distance = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    return distance > (n if window is None else window)
+
+
+def draw_map(axis: Axes, weights: np.ndarray, window: int | None, norm: Any) -> None:
+    """One map ``[n, n]`` on a bare axis; the cells a window leaves out are grey and hatched instead of zero."""
+    n = len(weights)
+    axis.imshow(
+        np.ma.masked_array(weights, not_allowed(n, window)),
+        cmap=ATTENTION_SCALE.with_extremes(bad=NOT_ALLOWED["facecolor"]),
+        norm=norm,
+        interpolation="nearest",
+    )
+    open_axis(axis)
+    if window is not None and window < n - 1:
+        corner = np.array([(window + 0.5, -0.5), (n - 0.5, -0.5), (n - 0.5, n - window - 1.5)])
+        for points in (corner, corner[:, ::-1]):
+            axis.add_patch(Polygon(points, closed=True, zorder=2, **NOT_ALLOWED))
+
+
+def prediction_in_words(facts: dict[str, Any]) -> str:
+    """What the model said of the review: `predicted positive (p = 0.972)`."""
+    return f"predicted {facts['classes'][facts['prediction']]} (p = {facts['probability']:.3f})"
+
+
+def truth_in_words(facts: dict[str, Any]) -> str:
+    """The true label of the review: `labelled positive`."""
+    return "no label" if facts["label"] is None else f"labelled {facts['classes'][facts['label']]}"
+
+
+def kind_of_layer(layer: dict[str, Any]) -> str:
+    """`global`, or the window of a sliding layer."""
+    return "global" if layer["window"] is None else f"window ±{layer['window']}"
+
+
+def readable(token: str) -> str:
+    """A token fit to print: the marks of byte-level tokenizers as a middle dot, long ones cut."""
+    text = token.translate(SPACE_MARKS)
+    return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
+
+
+def has_window(layers: list[dict[str, Any]], n: int) -> bool:
+    """Whether one of the layers leaves cells out at this length."""
+    return any(layer["window"] is not None and layer["window"] < n - 1 for layer in layers)
+
+
+def run_in_words(run_folder: Path) -> str:
+    """`bert, target batch size 64, constant LR policy, seed 42` from the folder of a run."""
+    model, batch, policy, seed = run_folder.resolve().parts[-4:]
+    return f"{model}, target batch size {batch.removeprefix('bs')}, {policy} LR policy, {seed.replace('seed', 'seed ')}"
+
+
+def _last_layer(facts: dict[str, Any], weights: np.ndarray, origin: str) -> Figure:
+    layer, last = facts["layers"][-1], weights[-1]
+    n = len(last)
+    side = min(12.0, max(6.0, 2.4 + 0.078 * n))
+    figure = Figure(figsize=(side + 0.9, side + 0.55))
+    axis = figure.subplots()
+    norm = attention_norm(float(last.max()))
+    draw_map(axis, last, layer["window"], norm)
+    _label_tokens(axis, facts["tokens"])
+    axis.set_xlabel("key: token attended to", labelpad=6)
+    axis.set_ylabel("query: token that attends", labelpad=6)
+    attention_bar(figure, axis, norm)
+    what = f"last layer (number {layer['layer']}, {kind_of_layer(layer)}), mean over heads"
+    key = not_allowed_key() if has_window([layer], n) else []
+    frame(figure, _title(facts), f"{origin}; {what}. {ATTENTION_NORM_IN_WORDS}", key)
+    return figure
+
+
+def _all_layers(facts: dict[str, Any], weights: np.ndarray, origin: str) -> Figure:
+    layers, n = facts["layers"], weights.shape[1]
+    columns = _columns(len(layers))
+    rows = math.ceil(len(layers) / columns)
+    side = max(1.65, min(3.2, 10 / columns))
+    figure = Figure(figsize=(columns * side + 0.9, rows * (side + 0.3) + 1.1))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    norm = attention_norm(float(weights.max()))
+    for axis, layer, weight in zip(axes.flat, layers, weights, strict=False):
+        draw_map(axis, weight, layer["window"], norm)
+        axis.set_title(f"layer {layer['layer']} · {kind_of_layer(layer)}", fontsize=8, fontweight="normal", pad=4)
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set(visible=True, color=RULE)
+    for axis in axes.flat[len(layers) :]:
+        axis.set_visible(False)
+    attention_bar(figure, axes, norm)
+    what = "mean over heads, rows attend to columns; one colour scale for all layers"
+    key = not_allowed_key() if has_window(layers, n) else []
+    frame(figure, _title(facts), f"{origin}; {what}. {ATTENTION_NORM_IN_WORDS}", key)
+    return figure
+
+
+def _title(facts: dict[str, Any]) -> str:
+    return f"{facts['title']}: {prediction_in_words(facts)}, {truth_in_words(facts)}"
+
+
+def _columns(count: int) -> int:
+    """Columns of a grid of ``count`` panels: three rows or fewer where six columns allow it, no lonely last panel."""
+    return count if count <= 4 else min(6, math.ceil(count / math.ceil(count / 6)))
+
+
+def _label_tokens(axis: Axes, tokens: list[str]) -> None:
+    n = len(tokens)
+    shown = range(0, n, math.ceil(n / MOST_LABELS))
+    labels = [readable(tokens[position]) for position in shown]
+    size = max(5.0, min(8.5, 640 / n))
+    axis.set_xticks(list(shown), labels, rotation=90, fontsize=size)
+    axis.set_yticks(list(shown), labels, fontsize=size)
+    axis.tick_params(pad=2)

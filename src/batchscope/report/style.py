@@ -1,0 +1,182 @@
+"""One visual language for all figures: type, paper, ink, the scale of batch sizes, how a file is saved.
+
+Importing it sets matplotlib's defaults for the process. Figures are drawn on the Agg canvas without pyplot.
+"""
+
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm, to_hex
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from PIL import Image
+
+from batchscope.errors import UserError
+from batchscope.files import atomic
+from batchscope.report.catalogue import names_in_order
+
+INK, MUTED, RULE, PAPER = "#22262e", "#6b717c", "#dfe1e5", "#ffffff"
+PIXELS_PER_INCH = 160
+CHARACTERS_PER_INCH = 17
+KEY: dict[str, Any] = {
+    "handlelength": 2.8,
+    "columnspacing": 1.5,
+    "borderaxespad": 0,
+    "borderpad": 0,
+    "handletextpad": 0.6,
+}
+POLICY_MARKERS = ("o", "D", "s", "^", "v", "P")
+POLICY_LINES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
+
+BATCH_SCALE = LinearSegmentedColormap.from_list("batch", ["#e3a21a", "#cf5c46", "#8a2f6b", "#241d57"])
+"""Small to large batch: darkness rises steadily, so the order survives grey print and colour blindness."""
+ATTENTION_SCALE = LinearSegmentedColormap.from_list(
+    "attention", ["#fdfcf7", "#dcebe4", "#94c8c2", "#4896ab", "#235f8c", "#15284f"]
+)
+NOT_ALLOWED: dict[str, Any] = {"facecolor": "#e4e2dd", "edgecolor": "#b3afa6", "hatch": "//////", "linewidth": 0.0}
+"""How cells look that a sliding layer leaves out: grey and hatched, on no colour scale."""
+
+mpl.rcParams.update(
+    {
+        "font.family": "DejaVu Sans",
+        "font.size": 8.5,
+        "text.color": INK,
+        "text.parse_math": False,
+        "axes.titlesize": 9.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 8,
+        "axes.labelsize": 8.5,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": MUTED,
+        "axes.linewidth": 0.7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": RULE,
+        "grid.linewidth": 0.6,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "xtick.major.size": 3,
+        "ytick.major.size": 0,
+        "lines.solid_capstyle": "round",
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "figure.facecolor": PAPER,
+        "savefig.facecolor": PAPER,
+        "figure.constrained_layout.use": True,
+        "hatch.linewidth": 0.5,
+        "svg.hashsalt": "batchscope",
+    }
+)
+
+
+def batch_colours(spec: dict[str, Any]) -> dict[int, str]:
+    """Target batch size → colour: ``report.palette`` in the config's order, or the scale from small to large."""
+    sizes = names_in_order(spec, "batch")
+    palette = spec["report"].get("palette", [])
+    if palette and len(palette) < len(sizes):
+        raise UserError(
+            f"report.palette has {len(palette)} colours for {len(sizes)} target batch sizes; add the missing ones"
+        )
+    if palette:
+        return dict(zip(sizes, palette, strict=False))
+    return {size: to_hex(BATCH_SCALE(rank / max(1, len(sizes) - 1))) for rank, size in enumerate(sorted(sizes))}
+
+
+def policy_marks(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """LR policy → its marker and line; the first is filled, the others hollow."""
+    return {
+        policy: {
+            "marker": POLICY_MARKERS[rank % len(POLICY_MARKERS)],
+            "linestyle": POLICY_LINES[rank % len(POLICY_LINES)],
+            "fillstyle": "none" if rank else "full",
+        }
+        for rank, policy in enumerate(names_in_order(spec, "policy"))
+    }
+
+
+def attention_norm(largest: float) -> PowerNorm:
+    """Colours by the cube root of the weight: a sink near 1 and the even 1/n beside it both stay visible."""
+    return PowerNorm(1 / 3, vmin=0, vmax=max(largest, 1e-6))
+
+
+ATTENTION_NORM_IN_WORDS = "Colour follows the cube root of the weight."
+ATTENTION_TICKS = (0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+
+
+def attention_bar(figure: Figure, axes: Any, norm: PowerNorm) -> None:
+    """The colour bar of one or more maps."""
+    ticks = [tick for tick in ATTENTION_TICKS if tick <= float(norm.vmax or 1)]
+    bar = figure.colorbar(ScalarMappable(norm, ATTENTION_SCALE), ax=axes, shrink=0.7, aspect=30, pad=0.015, ticks=ticks)
+    bar.outline.set_visible(False)
+    bar.ax.set_yticklabels([f"{tick:g}" for tick in ticks])
+    bar.ax.tick_params(length=2, labelsize=7.5, color=MUTED)
+    bar.set_label("attention weight")
+
+
+def frame(figure: Figure, title: str, note: str, key: Sequence[Artist] = ()) -> None:
+    """Title and key above the panels, a quiet note below; the panels get the height between."""
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(note, int(width * CHARACTERS_PER_INCH))
+    top, bottom = (0.56 if key else 0.34) / height, (0.1 + 0.15 * len(lines)) / height
+    left = 0.08 / width
+    figure.text(left, 1 - 0.08 / height, title, va="top", fontsize=10.5, fontweight="bold")
+    figure.text(left, 0.05 / height, "\n".join(lines), va="bottom", fontsize=7.5, color=MUTED, linespacing=1.25)
+    if key:
+        corner = (left, 1 - 0.32 / height)
+        figure.legend(handles=list(key), loc="upper left", bbox_to_anchor=corner, ncols=len(key), **KEY)
+    layout = figure.get_layout_engine()
+    assert isinstance(layout, ConstrainedLayoutEngine)
+    layout.set(rect=(0, bottom, 1, 1 - top - bottom))
+
+
+def batch_key(colours: dict[int, str]) -> list[Artist]:
+    """The key of target batch sizes."""
+    return [Line2D([], [], color=colour, linewidth=2.4, label=f"{size:,}") for size, colour in colours.items()]
+
+
+def policy_key(marks: dict[str, dict[str, Any]]) -> list[Artist]:
+    """The key of LR policies."""
+    line: dict[str, Any] = {"color": MUTED, "linewidth": 1, "markeredgewidth": 1.4, "markersize": 6}
+    return [Line2D([], [], label=f"{policy} LR policy", **line, **mark) for policy, mark in marks.items()]
+
+
+def not_allowed_key() -> list[Artist]:
+    """The key of the cells outside a window."""
+    return [Patch(label="not allowed: outside the layer's window", **NOT_ALLOWED)]
+
+
+def open_axis(axis: Axes) -> None:
+    """An axis for a map: no grid, no spines, no ticks."""
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+
+
+def save(figure: Figure, path: Path, colours: int = 256) -> None:
+    """Write the figure atomically: an SVG, or a PNG of at most ``colours`` colours, which line art and maps fit in."""
+    with atomic(path) as temporary:
+        if path.suffix == ".svg":
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
+            return
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH)
+        image = (
+            Image.open(buffer).convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        )
+        image.save(temporary, format="PNG", optimize=True)

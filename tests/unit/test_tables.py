@@ -1,0 +1,161 @@
+"""The tables agree with what a slow recomputation from the runs' own files gives."""
+
+import math
+from pathlib import Path
+from statistics import mean, stdev
+
+import fabricate
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchscope.errors import UserError
+from batchscope.files import read_json
+from batchscope.report.statistics import holm, mcnemar_exact, wilson_interval
+from batchscope.report.tables import cell_path, flatten, write_tables
+
+SPEC = fabricate.spec()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = fabricate.study_folder(tmp_path_factory.mktemp("study"), SPEC, effect=0.06)
+    write_tables(SPEC, folder)
+    return folder
+
+
+def predictions(study: Path, run: str, split: str, checkpoint: str) -> pd.DataFrame:
+    rows = pd.read_parquet(study / "runs" / run / "predictions.parquet")
+    rows = rows[(rows.split == split) & (rows.checkpoint == checkpoint)].sort_values("example_id")
+    return rows.assign(correct=(rows.logit_1 > rows.logit_0).astype(int) == rows.label)
+
+
+def reference_mcnemar(only_first: int, only_second: int) -> float:
+    """Add up the probability of every split of the discordant reviews that is no likelier than the one seen."""
+    n = only_first + only_second
+    ways = [math.comb(n, k) for k in range(n + 1)]
+    return sum(w for w in ways if w <= ways[only_first]) / 2**n
+
+
+def reference_holm(p_values: list[float]) -> list[float]:
+    """The definition: the largest (m − j + 1) p_(j) over all smaller or equal p-values, at most 1."""
+    ordered = sorted(p_values)
+    steps = [min(1.0, (len(ordered) - j) * p) for j, p in enumerate(ordered)]
+    return [max(steps[: ordered.index(p) + 1]) for p in p_values]
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_mcnemar_is_the_enumeration(first: int, second: int) -> None:
+    assert mcnemar_exact(first, second) == pytest.approx(reference_mcnemar(first, second), rel=1e-9)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12, unique=True))
+def test_holm_is_its_definition(p_values: list[float]) -> None:
+    adjusted = holm(dict(enumerate(p_values)))
+    assert [adjusted[i] for i in range(len(p_values))] == pytest.approx(reference_holm(p_values))
+
+
+@given(st.integers(1, 500), st.floats(0.01, 0.99))
+def test_wilson_ends_where_the_score_test_would_just_reject(n: int, accuracy: float) -> None:
+    for end in wilson_interval(accuracy, n):
+        assert abs(accuracy - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / n), rel=1e-5)
+
+
+def test_one_row_per_cell_from_the_run_it_reads(study: Path) -> None:
+    results = pd.read_parquet(study / "tables/results.parquet")
+    assert len(results) == len(SPEC["cells"]) == 24
+    assert results.run.nunique() == 20
+    for cell, row in zip(SPEC["cells"], results.to_dict("records"), strict=True):
+        assert row["shared"] == (cell["run"] != cell_path(cell))
+        for split in ("validation", "test"):
+            for checkpoint, suffix in (("best", ""), ("last", "_last")):
+                right = predictions(study, cell["run"], split, checkpoint).correct
+                assert row[f"{split}_correct{suffix}"] == right.sum()
+                assert row[f"{split}_accuracy{suffix}"] == int(right.sum()) / len(right)
+    assert list(pd.read_csv(study / "tables/results.csv").columns) == list(results.columns)
+
+
+def test_summary_is_mean_and_sample_sd_over_seeds(study: Path) -> None:
+    summary = pd.read_csv(study / "tables/summary.csv").to_dict("records")
+    assert len(summary) == 12
+    for row in summary:
+        runs = [
+            c["run"]
+            for c in SPEC["cells"]
+            if (c["model"], c["batch"], c["policy"]) == (row["model"], row["target_batch_size"], row["lr_policy"])
+        ]
+        values = [predictions(study, run, "test", "best").correct.mean() for run in runs]
+        assert row["seeds"] == 2
+        assert row["test_accuracy_mean"] == pytest.approx(mean(values))
+        assert row["test_accuracy_sd"] == pytest.approx(stdev(values))
+        assert row["test_standard_error"] == pytest.approx(math.sqrt(mean(values) * (1 - mean(values)) / 300))
+        assert row["test_low"] < row["test_accuracy_mean"] < row["test_high"]
+
+
+def test_contrasts_compare_the_same_reviews(study: Path) -> None:
+    contrasts = pd.read_csv(study / "tables/contrasts.csv").to_dict("records")
+    runs = {(c["model"], c["policy"], c["seed"], c["batch"]): c["run"] for c in SPEC["cells"]}
+    assert len(contrasts) == 2 * 2 * 2 * 3
+    for row in contrasts:
+        pair = [runs[row["model"], row["lr_policy"], row["seed"], row[f"{end}_batch"]] for end in ("smaller", "larger")]
+        small, large = (predictions(study, run, "test", "best").correct.to_numpy() for run in pair)
+        assert row["smaller_batch"] < row["larger_batch"]
+        assert row["difference_points"] == pytest.approx(100 * (large.mean() - small.mean()))
+        unpaired = 100 * math.sqrt(sum(x.mean() * (1 - x.mean()) / len(x) for x in (small, large)))
+        assert row["standard_error_points"] == pytest.approx(unpaired)
+        paired = 100 * np.std(large.astype(int) - small.astype(int)) / math.sqrt(len(small))
+        assert row["paired_standard_error_points"] == pytest.approx(paired)
+        discordant = int((small & ~large).sum()), int((large & ~small).sum())
+        assert row["mcnemar_p"] == pytest.approx(reference_mcnemar(*discordant))
+        assert row["n"] == 300
+    assert [row["mcnemar_p_holm"] for row in contrasts] == pytest.approx(
+        reference_holm([row["mcnemar_p"] for row in contrasts])
+    )
+
+
+def test_a_pair_of_runs_counts_once_in_the_family(tmp_path: Path) -> None:
+    twice = fabricate.spec(lr_policies={"one": {"base_lr": 1e-3}, "same": {"base_lr": 1e-3}}, seeds=[1])
+    write_tables(twice, fabricate.study_folder(tmp_path, twice, examples=256))
+    contrasts = pd.read_csv(tmp_path / "tables/contrasts.csv")
+    assert len(contrasts) == 12
+    assert set(contrasts.comparisons) == {6}
+
+
+def test_history_holds_every_line_once_typed(study: Path) -> None:
+    table = pq.read_table(study / "tables/history.parquet")
+    lines = sum(len(path.read_text().splitlines()) for path in (study / "runs").rglob("history.jsonl"))
+    assert table.num_rows == lines
+    assert str(table.schema.field("correct").type) == "int64"
+    epochs = table.to_pandas().query("kind == 'epoch'")
+    assert epochs.validation_accuracy.notna().all()
+    assert set(epochs.run) == {cell["run"] for cell in SPEC["cells"]}
+
+
+def test_cost_has_one_row_per_run(study: Path) -> None:
+    cost = pd.read_csv(study / "tables/cost.csv")
+    assert sorted(cost.run) == sorted({cell["run"] for cell in SPEC["cells"]})
+    assert cost.seconds.iloc[0] == read_json(study / "runs" / cost.run.iloc[0] / "train.json")["seconds"]
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    fabricate.study_folder(tmp_path, SPEC, examples=256)
+    lost = tmp_path / "runs" / SPEC["cells"][0]["run"] / "metrics.json"
+    lost.unlink()
+    with pytest.raises(UserError, match=r"metrics\.json"):
+        write_tables(SPEC, tmp_path)
+
+
+def test_runs_on_other_test_reviews_are_refused(tmp_path: Path) -> None:
+    fabricate.study_folder(tmp_path, SPEC, examples=256)
+    path = tmp_path / "runs" / SPEC["cells"][-1]["run"] / "predictions.parquet"
+    rows = pd.read_parquet(path)
+    rows.assign(example_id=rows.example_id + 1).to_parquet(path)
+    with pytest.raises(UserError, match="other test reviews"):
+        write_tables(SPEC, tmp_path)
+
+
+def test_flatten_keeps_every_leaf() -> None:
+    assert flatten({"a": {"b": 1}, "c": [2, {"d": None}]}) == [("a.b", 1), ("c.0", 2), ("c.1.d", None)]
