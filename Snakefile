@@ -35,3 +35,4 @@ rule all:
     input:
         f"{STUDY_FOLDER}/report/index.html",
         f"{STUDY_FOLDER}/report/summary.md",
+        maps_of_all_runs(),

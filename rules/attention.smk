@@ -27,6 +27,8 @@ rule attention:
         spec=canonical_json(STUDY.attention_spec()),
         code=code_hash("batchscope.insight.attention"),
         device=lambda wildcards, threads: STUDY.device,
+    message:
+        "attend {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope attention --spec {params.spec:q} --tokens {params.tokens:q}"
         " --reviews {input.reviews:q} --run {params.run:q} --device {params.device} --threads {threads} > {log:q} 2>&1"
@@ -71,5 +73,7 @@ rule maps:
         run=subpath(input.measures, ancestor=2),
         names=STUDY.review_names(),
         code=code_hash("batchscope.report.maps"),
+    message:
+        "draw the attention maps of {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope maps --run {params.run:q} --names {params.names:q} > {log:q} 2>&1"

@@ -16,7 +16,9 @@ from batchscope.report.catalogue import figure_names
 from batchscope.study import Cell, Study
 
 # Jobs run this checkout's package, with this Python unless a conda environment is activated in front of it.
-environ["PYTHONPATH"] = pathsep.join(filter(None, [str(SOURCE), environ.get("PYTHONPATH")]))
+environ["PYTHONPATH"] = pathsep.join(
+    filter(None, [str(SOURCE), environ.get("PYTHONPATH")])
+)
 environ["PATH"] = pathsep.join([str(Path(sys.executable).parent), environ["PATH"]])
 
 CONTENT_MEMORY = Path("results/.content.json")
@@ -56,6 +58,16 @@ def cell(wildcards):
 def of_all_runs(file):
     """A file of every run."""
     return [f"{STUDY_FOLDER}/runs/{run.path}/{file}" for run in RUNS]
+
+
+def maps_of_all_runs():
+    """Every attention map of every run."""
+    return [
+        f"{STUDY_FOLDER}/runs/{run.path}/attention/{review}_{part}.png"
+        for run in RUNS
+        for review in STUDY.review_names()
+        for part in ["last", "layers"]
+    ]
 
 
 wildcard_constraints:

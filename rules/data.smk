@@ -17,6 +17,8 @@ rule corpus:
     params:
         spec=canonical_json(CORPUS_SPEC),
         code=code_hash("batchscope.data.corpus"),
+    message:
+        "read the reviews"
     shell:
         "python -m batchscope corpus --spec {params.spec:q} --output {output:q} > {log:q} 2>&1"
 
@@ -39,6 +41,8 @@ rule split:
     params:
         spec=canonical_json(STUDY.split_spec()),
         code=code_hash("batchscope.data.split"),
+    message:
+        "divide the reviews into train, validation and test"
     shell:
         "python -m batchscope split --spec {params.spec:q} --corpus {input:q} --output {output:q} > {log:q} 2>&1"
 
@@ -66,6 +70,8 @@ rule tokenize:
         tokens=subpath(output.train, parent=True),
         spec=lambda wildcards: canonical_json(TOKENS_SPECS[wildcards.model]),
         code=code_hash("batchscope.data.tokens"),
+    message:
+        "tokenize for {wildcards.model}"
     shell:
         "python -m batchscope tokenize --spec {params.spec:q} --corpus {input.corpus:q} --split {input.split:q}"
         " --output {params.tokens:q} > {log:q} 2>&1"
@@ -102,6 +108,8 @@ rule audit:
             {str(Path(file).parent) for file in input.tokens}
         ),
         code=code_hash("batchscope.data.audit"),
+    message:
+        "audit the data"
     shell:
         "python -m batchscope audit --corpus {input.corpus:q} --split {input.split:q} --tokens {params.tokens:q}"
         " --output {output:q} > {log:q} 2>&1"
@@ -126,6 +134,8 @@ rule reviews:
     params:
         spec=canonical_json(STUDY.reviews_spec()),
         code=code_hash("batchscope.data.reviews"),
+    message:
+        "choose the reviews whose attention is drawn"
     shell:
         "python -m batchscope reviews --spec {params.spec:q} --corpus {input.corpus:q} --split {input.split:q}"
         " --output {output:q} > {log:q} 2>&1"

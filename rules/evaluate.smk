@@ -27,6 +27,8 @@ rule evaluate:
         spec=canonical_json(STUDY.evaluation_spec()),
         code=code_hash("batchscope.evaluation.predict"),
         device=lambda wildcards, threads: STUDY.device,
+    message:
+        "evaluate {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope evaluate --spec {params.spec:q} --tokens {params.tokens:q}"
         " --run {params.run:q} --device {params.device} --threads {threads} > {log:q} 2>&1"

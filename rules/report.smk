@@ -48,6 +48,8 @@ rule tables:
         study=subpath(output.summary, ancestor=2),
         spec=canonical_json(REPORT_SPEC),
         code=code_hash("batchscope.report.tables"),
+    message:
+        "compile the tables"
     shell:
         "python -m batchscope tables --spec {params.spec:q} --study {params.study:q} > {log:q} 2>&1"
 
@@ -82,6 +84,8 @@ rule figures:
         study=subpath(output[0], ancestor=2),
         spec=canonical_json(REPORT_SPEC),
         code=code_hash("batchscope.report.figures"),
+    message:
+        "draw the figures"
     shell:
         "python -m batchscope figures --spec {params.spec:q} --study {params.study:q} > {log:q} 2>&1"
 
@@ -90,12 +94,6 @@ rule page:
     input:
         tables=rules.tables.output,
         figures=rules.figures.output,
-        maps=[
-            file
-            for name in STUDY.review_names()
-            for part in ["last", "layers"]
-            for file in of_all_runs(f"attention/{name}_{part}.png")
-        ],
         reviews=rules.reviews.output,
         audit=rules.audit.output,
     output:
@@ -120,5 +118,7 @@ rule page:
         study=subpath(output.page, ancestor=2),
         spec=canonical_json(REPORT_SPEC),
         code=code_hash("batchscope.report.page"),
+    message:
+        "write the report: {output.page}"
     shell:
         "python -m batchscope report --spec {params.spec:q} --study {params.study:q} > {log:q} 2>&1"

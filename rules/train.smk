@@ -33,6 +33,8 @@ rule train:
         settings=lambda wildcards, threads: canonical_json(
             STUDY.settings(cell(wildcards))
         ),
+    message:
+        "train {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope train --spec {params.spec:q} --code {params.code} --settings {params.settings:q}"
         " --tokens {params.tokens:q} --run {params.run:q} --state {params.state:q}"

@@ -7,17 +7,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+UMASK = os.umask(0)
+os.umask(UMASK)
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success flush it to disk and rename it to ``path``.
 
-    After an error the temporary file is removed and ``path`` is as it was.
+    After an error the temporary file is removed and ``path`` is as it was. The file gets the permissions that a new
+    file has here, whatever the library that wrote it thought.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
+        temporary.chmod(0o666 & ~UMASK)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

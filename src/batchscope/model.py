@@ -23,7 +23,8 @@ class TextClassifier(nn.Module):
     def __init__(self, encoder: PreTrainedModel, classes: int) -> None:
         super().__init__()
         if getattr(encoder, "pooler", None) is not None:
-            encoder.register_module("pooler", None)  # BERT's tanh pooler: unused here, its weights would only take up memory
+            # BERT has a tanh pooler on [CLS]: unused here, its weights would only take up memory.
+            encoder.register_module("pooler", None)
         self.encoder = encoder
         self.head = nn.Linear(encoder.config.hidden_size, classes)
 

@@ -10,7 +10,7 @@ from batchscope.fingerprint import canonical_json, code_hash, content_hash, impo
 
 MODULES = {
     "__init__": "",
-    "entry": '"""Entry."""\nfrom batchscope.middle import half\n\n\ndef run(x=1):\n    """Run."""\n    return half(x)\n',
+    "entry": '"""Entry."""\nfrom batchscope.middle import half\n\ndef run(x=1):\n    """Run."""\n    return half(x)\n',
     "middle": "from batchscope import leaf\n\n\ndef half(x):\n    return x / leaf.TWO\n",
     "leaf": "TWO = 2\n",
     "bystander": "COLOUR = 'red'\n",

@@ -190,15 +190,16 @@ def _policy_line(
         group, colour = rows[rows.target_batch_size == size], colours[size]
         several = len(group) > 1
         spread = np.linspace(-0.075, 0.075, len(group)) if several else [0.0]
-        for offset, run in zip(spread, group.itertuples(), strict=True):
-            x, interval = place + shift + offset, wilson_interval(run.test_accuracy, run.test_examples)
+        for offset, run in zip(spread, group.to_dict("records"), strict=True):
+            x, interval = place + shift + offset, wilson_interval(run["test_accuracy"], run["test_examples"])
             axis.vlines(x, *interval, color=colour, linewidth=1.1, alpha=0.5 if several else 1, zorder=2)
             if several:
-                axis.plot(x, run.test_accuracy, "o", color=colour, markersize=2.6, zorder=2)
+                axis.plot(x, run["test_accuracy"], "o", color=colour, markersize=2.6, zorder=2)
         mean = group.test_correct.sum() / group.test_examples.sum()
         means.append((place + shift, mean))
-        look = {"marker": mark["marker"], "fillstyle": mark["fillstyle"], "markersize": 7, "markeredgewidth": 1.5}
-        axis.plot(place + shift, mean, color=colour, **look, zorder=4)
+        face = colour if mark["fillstyle"] == "full" else PAPER
+        look: dict[str, Any] = {"markersize": 7, "markeredgewidth": 1.5, "markerfacecolor": face, "zorder": 4}
+        axis.plot(place + shift, mean, mark["marker"], color=colour, **look)
     axis.plot(*zip(*means, strict=True), color=MUTED, linewidth=1, linestyle=mark["linestyle"], zorder=3)
 
 

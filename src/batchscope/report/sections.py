@@ -10,6 +10,8 @@ from batchscope.report.answer import budget_in_words
 from batchscope.report.catalogue import attention_cells, names_in_order
 from batchscope.report.numbers import accuracy, duration, listed, mean_sd, p_value, percent, points, scientific, size
 
+SPLITS = ("train", "validation", "test")
+
 
 class Table(NamedTuple):
     """Rows of text. Columns that start with `#` hold numbers; the first column is blank where it repeats."""
@@ -112,7 +114,8 @@ def splits_table(audit: dict[str, Any]) -> Table:
     columns = ["split", "#reviews", *(f"#{name}" for name in audit["classes"]), "#words, median (max)"]
     columns += [f"#truncated for {model}" for model in models]
     rows = []
-    for split, facts in audit["splits"].items():
+    for split in SPLITS:
+        facts = audit["splits"][split]
         shares = [f"{facts['per_class'][name]:,}" for name in audit["classes"]]
         words = f"{facts['words']['median']:,.0f} ({facts['words']['maximum']:,})"
         cut = [percent(audit["tokens"][model]["splits"][split]["truncated_share"]) for model in models]
@@ -143,7 +146,7 @@ def duplicates_table(audit: dict[str, Any]) -> Table:
 def protocol_table(spec: dict[str, Any], summary: pd.DataFrame, cost: pd.DataFrame, audit: dict[str, Any]) -> Table:
     """The protocol in words."""
     data, split, optimizer, schedule = spec["data"], spec["data"]["split"], spec["optimizer"], spec["schedule"]
-    counts = "/".join(f"{facts['reviews']:,}" for facts in audit["splits"].values())
+    counts = "/".join(f"{audit['splits'][name]['reviews']:,}" for name in SPLITS)
     rates = summary.groupby("lr_policy", sort=False).apply(
         lambda rows: listed(dict.fromkeys(scientific(rate) for rate in rows.learning_rate))
     )
@@ -154,7 +157,7 @@ def protocol_table(spec: dict[str, Any], summary: pd.DataFrame, cost: pd.DataFra
     sample = f", a stratified sample of {data['sample']:,}" if data.get("sample") else ""
     rows = [
         ["data", f"{data['source']}{'@' + data['revision'] if data.get('revision') else ''}{sample}"],
-        ["split", f"{split['method']}, seed {split['seed']}: {counts} {'/'.join(audit['splits'])}"],
+        ["split", f"{split['method']}, seed {split['seed']}: {counts} {'/'.join(SPLITS)}"],
         ["tokens", f"at most {data['max_length']}, {data['truncation'].replace('_', ' and ')} kept"],
         ["models", "; ".join(f"{name}: {_model(spec['models'][name])}" for name in names_in_order(spec, "model"))],
         ["target batch sizes", listed(f"{batch:,}" for batch in names_in_order(spec, "batch"))],

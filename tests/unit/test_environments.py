@@ -1,0 +1,94 @@
+"""One set of versions: pyproject.toml, lock and conda environments agree; none lacks what its rules import."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from batchscope import fingerprint
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "pil": "pillow", "yaml": "pyyaml"}
+
+
+def pins(lines: list[str]) -> dict[str, str]:
+    """Distribution → version; every line must be an exact pin."""
+    matches = [re.fullmatch(r"([\w.-]+)==([\w.]+)", line) for line in lines]
+    assert all(matches), f"not an exact, public version: {lines[matches.index(None)]}"
+    return {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for match in matches if match}
+
+
+LOCK = pins([line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")])
+
+
+def environment(path: Path) -> dict[str, str]:
+    dependencies: list[Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["dependencies"]
+    return pins(next(entry["pip"] for entry in dependencies if isinstance(entry, dict)))
+
+
+def third_party(entry_module: str) -> set[str]:
+    """Distributions that a module of the package and all that it imports need."""
+    names: set[str] = set()
+    for module in fingerprint.import_closure(entry_module):
+        for node in ast.walk(fingerprint._tree(fingerprint._module_path(module))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(str(node.module).split(".")[0])
+    return {DISTRIBUTIONS.get(n.lower(), n.lower()) for n in names - sys.stdlib_module_names - {"batchscope"}}
+
+
+def rules() -> list[tuple[str, str, str]]:
+    """Name, environment and entry module of every rule."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
+    found = []
+    for body in re.split(r"^rule ", text, flags=re.MULTILINE)[1:]:
+        name, environment, module = (
+            re.search(pattern, body) for pattern in (r"(\w+):", r"envs/(\w+)\.yaml", r'code_hash\("([\w.]+)"\)')
+        )
+        assert name and environment and module, f"a rule lacks `conda:` or `code`: {body.splitlines()[0]}"
+        found.append((name[1], environment[1], module[1]))
+    return found
+
+
+def test_the_lock_holds_what_the_package_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = pins(project["dependencies"] + project["optional-dependencies"]["development"])
+    assert asked.items() <= LOCK.items()
+
+
+def test_the_lock_fits_every_machine() -> None:
+    """What depends on the device, torch chooses for itself."""
+    assert not [name for name in LOCK if re.match(r"nvidia-(?!ml-py)|cuda-|triton", name)]
+
+
+def test_the_package_asks_for_what_it_imports() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    modules = [
+        ".".join(path.relative_to(ROOT / "src").with_suffix("").parts) for path in (ROOT / "src").rglob("[!_]*.py")
+    ]
+    assert set().union(*map(third_party, modules)) <= pins(project["dependencies"]).keys()
+
+
+@pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.stem)
+def test_an_environment_has_the_lock_s_versions(path: Path) -> None:
+    assert environment(path).items() <= LOCK.items()
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["channels"] == ["conda-forge", "nodefaults"]
+
+
+@pytest.mark.parametrize(("rule", "name", "module"), rules(), ids=lambda value: value)
+def test_an_environment_holds_what_its_rules_import(rule: str, name: str, module: str) -> None:
+    needed = third_party(module) | (third_party("batchscope.tracking") if rule == "train" else set())
+    assert needed <= environment(ROOT / f"envs/{name}.yaml").keys()
+
+
+def test_no_environment_holds_more() -> None:
+    for path in ENVIRONMENTS:
+        needed = set().union(*(third_party(module) for _, name, module in rules() if name == path.stem))
+        assert environment(path).keys() <= needed | {"wandb"}

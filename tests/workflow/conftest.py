@@ -1,0 +1,90 @@
+"""Real Snakemake, on this checkout's Snakefile, in a folder of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SMALL = {
+    "study": "small",
+    "data": {"source": "synthetic", "synthetic": {"reviews": 160}, "max_length": 24},
+    "models": {
+        "bert": {
+            "architecture": "bert",
+            "config": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16},
+            "vocabulary_size": 300,
+        }
+    },
+    "target_batch_sizes": [16, 64],
+    "physical_batch_size": 16,
+    "lr_policies": {
+        "constant": {"base_lr": 1e-3},
+        "sqrt": {"base_lr": 1e-3, "scaling": "sqrt", "reference_batch_size": 16},
+    },
+    "seeds": [1],
+    "budget": {"epochs": 1},
+    "precision": "float32",
+    "device": "cpu",
+}
+
+REFERENCE = Path("config/config.yaml")
+
+
+@dataclass
+class Workflow:
+    """The workflow of a config, run in ``folder``."""
+
+    root: Path
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """The config that ``snakemake`` takes if none is named."""
+        return self.folder / "config.json"
+
+    def write_config(self, path: Path | None = None, **changes) -> None:
+        """Write the small study's config, changed."""
+        (path or self.config).write_text(json.dumps(SMALL | changes))
+
+    def snakemake(self, *arguments, configfile: Path | None = None) -> subprocess.CompletedProcess:
+        """Run Snakemake; stdout and stderr together in ``.stdout``. ``REFERENCE`` takes the Snakefile's own config."""
+        config = [] if configfile == REFERENCE else ["--configfile", configfile or self.config]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            self.root / "Snakefile",
+            "--directory",
+            self.folder,
+        ]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return subprocess.run(
+            [*map(str, command), "--cores", "2", *map(str, config), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            check=False,
+            timeout=600,
+        )
+
+
+@pytest.fixture
+def workflow(root, tmp_path) -> Workflow:
+    """A workflow in a fresh folder."""
+    return Workflow(root, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(root, tmp_path_factory) -> Workflow:
+    """The small study, finished: four cells, three runs."""
+    done = Workflow(root, tmp_path_factory.mktemp("finished"))
+    done.write_config()
+    result = done.snakemake()
+    assert result.returncode == 0, result.stdout
+    return done

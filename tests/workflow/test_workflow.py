@@ -1,0 +1,107 @@
+"""The whole DAG under real Snakemake."""
+
+import re
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from batchscope.files import read_json
+
+
+def jobs(output: str) -> dict[str, int]:
+    """Rule → number of jobs, from Snakemake's table of a dry run."""
+    table = output.split("Job stats:", 1)[1].split("total", 1)[0]
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
+
+
+def test_the_reference_study_has_exactly_ten_trainings(workflow):
+    result = workflow.snakemake("--resources", "gpu=1", "--dry-run", configfile=Path("config/config.yaml"))
+    assert result.returncode == 0, result.stdout
+    counts = jobs(result.stdout)
+    assert counts["train"] == counts["evaluate"] == counts["attention"] == counts["maps"] == 10
+    assert counts["tokenize"] == 2
+
+
+def test_a_finished_study_has_everything_it_promises(finished):
+    study = finished.folder / "results/small"
+    for name in ("report/index.html", "report/summary.md", "tables/results.parquet", "data/audit.json"):
+        assert (study / name).stat().st_size > 0
+    runs = sorted(path.parent.relative_to(study / "runs").as_posix() for path in study.glob("runs/**/train.json"))
+    assert runs == ["bert/bs16/constant/seed1", "bert/bs64/constant/seed1", "bert/bs64/sqrt/seed1"]
+    results = pd.read_parquet(study / "tables/results.parquet")
+    assert len(results) == 4
+    for _, cell in results.iterrows():
+        scores = read_json(study / "runs" / cell["run"] / "metrics.json")["test"]["best"]
+        assert cell["test_accuracy"] == scores["correct"] / scores["examples"]
+    assert not list(study.glob("state/*")), "a finished run leaves no state behind"
+
+
+def test_a_finished_study_is_left_alone(finished):
+    result = finished.snakemake()
+    assert result.returncode == 0
+    assert "Nothing to be done" in result.stdout
+
+
+def planned(finished, **changes) -> dict[str, int]:
+    """What a finished study would run after a change of its config; read from a dry run, so it stays as it is."""
+    changed = finished.folder / "changed.json"
+    finished.write_config(changed, **changes)
+    result = finished.snakemake("--dry-run", configfile=changed)
+    assert result.returncode == 0, result.stdout
+    return {} if "Nothing to be done" in result.stdout else jobs(result.stdout)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"physical_batch_size": 8},
+        {"tracking": {"mode": "offline"}},
+        {"report": {"palette": ["#112233", "#445566"]}},
+    ],
+    ids=["physical_batch_size", "tracking", "palette"],
+)
+def test_settings_train_nothing_again(finished, settings):
+    assert set(planned(finished, **settings)) <= {"tables", "figures", "page", "all"}
+
+
+def test_a_changed_learning_rate_trains_again(finished):
+    """The counterpart of the test above: what the result depends on does count."""
+    changed = {"constant": {"base_lr": 2e-3}}
+    assert planned(finished, lr_policies=changed)["train"] == 2
+
+
+def test_a_new_seed_adds_its_own_runs_only(finished):
+    expected = {"train": 3, "evaluate": 3, "attention": 3, "maps": 3, "tables": 1, "figures": 1, "page": 1, "all": 1}
+    assert planned(finished, seeds=[1, 2]) == expected
+
+
+def test_the_snakemake_report_holds_the_figures(finished):
+    result = finished.snakemake("--report", str(finished.folder / "out.zip"))
+    assert result.returncode == 0, result.stdout
+    names = zipfile.ZipFile(finished.folder / "out.zip").namelist()
+    assert any(name.endswith("report.html") for name in names)
+    assert sum(name.endswith(".png") for name in names) >= 10
+
+
+def test_a_failed_run_leaves_the_others_and_names_its_log(workflow):
+    workflow.write_config(lr_policies={"good": {"base_lr": 1e-3}, "bad": {"base_lr": 1e30}}, target_batch_sizes=[16])
+    result = workflow.snakemake()
+    assert result.returncode != 0
+    study = workflow.folder / "results/small"
+    assert (study / "runs/bert/bs16/good/seed1/metrics.json").is_file()
+    assert not (study / "runs/bert/bs16/bad/seed1/train.json").exists()
+    log = "results/small/logs/train/bert/bs16/bad/seed1.log"
+    assert log in result.stdout
+    message = (workflow.folder / log).read_text()
+    assert "Lower the learning rate" in message and "Traceback" not in message
+    assert "Lower the learning rate" in result.stdout, "the log is shown where the user looks"
+
+
+def test_a_mistake_in_the_config_is_one_message_without_a_traceback(workflow):
+    workflow.write_config(target_batch_size=[3])
+    result = workflow.snakemake("--dry-run")
+    assert result.returncode != 0
+    assert "target_batch_size: unknown key; did you mean `target_batch_sizes`?" in result.stdout
+    assert "Traceback" not in result.stdout
