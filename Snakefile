@@ -14,7 +14,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-if "study" not in config:
+if not workflow.config_settings.configfiles:
 
     configfile: "config/config.yaml"
 
@@ -36,3 +36,5 @@ rule all:
         f"{STUDY_FOLDER}/report/index.html",
         f"{STUDY_FOLDER}/report/summary.md",
         maps_of_all_runs(),
+    message:
+        "the study is complete: {input[0]}"
