@@ -1,7 +1,8 @@
 # Batchscope: what does the target batch size really do when you fine-tune a text encoder, and is the difference real?
 #
 #   corpus ─► split ─► tokens ─► train ─► evaluate ──► tables ─► figures ─► report
-#                │        └──► audit  └──► attention ─► maps ───────┘
+#                │        ├──► audit  └──► attention ─► maps ───────┤
+#                │        └──► certify ─────────────────────────────┘
 #                └──► reviews ───────────────┘
 #
 #   snakemake --cores 8 --resources gpu=1                        the reference study (config/config.yaml)
@@ -16,12 +17,13 @@ min_version("9.27")
 
 if not workflow.config_settings.configfiles:
 
-    configfile: "config/config.yaml"
+    configfile: f"{workflow.basedir}/config/config.yaml"
 
 
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
+include: "rules/certify.smk"
 include: "rules/evaluate.smk"
 include: "rules/attention.smk"
 include: "rules/report.smk"

@@ -40,6 +40,7 @@ TOKENS = f"{STUDY_FOLDER}/tokens/{{model}}"
 RUN = f"{STUDY_FOLDER}/runs/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}"
 RUNS = list(dict.fromkeys(RUN_OF_CELL.values()))
 GPU = 0 if STUDY.device == "cpu" else 1
+GPUS_PER_TRAINING = GPU * STUDY.gpus
 MODEL_THREADS = 1 if STUDY.device == "cpu" else 2
 
 

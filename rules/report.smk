@@ -96,6 +96,7 @@ rule page:
         figures=rules.figures.output,
         reviews=rules.reviews.output,
         audit=rules.audit.output,
+        certificates=expand(rules.certify.output, model=STUDY.models),
     output:
         page=report(
             f"{STUDY_FOLDER}/report/index.html",

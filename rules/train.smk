@@ -21,7 +21,7 @@ rule train:
     resources:
         mem_mb=8000,
         runtime=24 * 60,
-        gpu=GPU,
+        gpu=GPUS_PER_TRAINING,
     params:
         tokens=subpath(input.train, parent=True),
         run=subpath(output.facts, parent=True),
@@ -38,4 +38,4 @@ rule train:
     shell:
         "python -m batchscope train --spec {params.spec:q} --code {params.code} --settings {params.settings:q}"
         " --tokens {params.tokens:q} --run {params.run:q} --state {params.state:q}"
-        " --tracking-folder {params.wandb:q} --threads {threads} > {log:q} 2>&1"
+        " --tracking-folder {params.wandb:q} --runtime {resources.runtime} --threads {threads} > {log:q} 2>&1"

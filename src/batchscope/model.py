@@ -9,8 +9,11 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from batchscope.errors import UserError
+
+disable_progress_bar()  # of loading weights, which takes no time and would stand in every log
 
 KEYS_WITHOUT_ATTRIBUTE = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
 

@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from batchscope.errors import UserError
 from batchscope.fingerprint import canonical_json, content_hash
@@ -24,6 +24,10 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+# YAML reads a plain `off` as false.
+NoiseScale = Annotated[
+    Literal["off", "cheap", "full"], BeforeValidator(lambda value: "off" if value is False else value)
+]
 HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 
@@ -256,8 +260,9 @@ class Study(Section):
     """Encoders to fine-tune, by a name of your own."""
     target_batch_sizes: list[PositiveInt] = Field(min_length=1)
     """Examples per update."""
-    physical_batch_size: PositiveInt = 16
-    """Examples per micro-batch. A matter of memory and speed: changing it trains nothing again."""
+    physical_batch_size: PositiveInt | Literal["auto"] = 16
+    """Examples per micro-batch. A matter of memory and speed: changing it trains nothing again. `auto` measures which
+    power of two is fastest; a micro-batch that does not fit into the GPU's memory is halved either way."""
     lr_policies: dict[Name, LearningRatePolicy] = Field(min_length=1)
     """Learning-rate policies, by a name of your own."""
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[42], min_length=1)
@@ -276,10 +281,20 @@ class Study(Section):
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
     """Arithmetic of the forward and backward pass; weights are float32. `auto` takes bfloat16 where the hardware
     multiplies it fast."""
+    determinism: Literal["fast", "strict"] = "fast"
+    """`strict` trains with deterministic GPU kernels alone and without TF32: slower, and the same bits at every
+    repetition on the same kind of GPU. On a CPU both train alike."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where models run; `auto` takes CUDA, then Apple MPS, then the CPU. With `cpu` no job asks for a GPU."""
+    gpus: PositiveInt = 1
+    """GPUs per run: its micro-batches are shared out and the gradients summed, which leaves the windows as they are."""
+    save_every: PositiveFloat = 600
+    """Seconds between saved states, from which a run that was cut off goes on."""
     keep: Literal["best", "all"] = "best"
     """Which per-epoch checkpoints stay."""
+    noise_scale: NoiseScale = "off"
+    """The gradient noise scale of every update, from its micro-batches: `cheap` compares the first one with the whole
+    window, `full` uses all of them and one spare gradient buffer. No weight changes, but runs without it train anew."""
     attention: Attention = Attention()
     """Which reviews get attention maps."""
     tracking: Tracking = Tracking()
@@ -294,6 +309,18 @@ class Study(Section):
         if repeated:
             raise ValueError(f"{repeated[0]} stands there twice")
         return values
+
+    @model_validator(mode="after")
+    def _settings_go_together(self) -> Self:
+        if self.tail == "naive" and self.physical_batch_size == "auto":
+            raise ValueError(
+                "`tail: naive` divides by the micro-batches of a window: give `physical_batch_size` a number"
+            )
+        if self.gpus > 1 and self.device not in ("auto", "cuda"):
+            raise ValueError(f"`gpus: {self.gpus}` does not go with `device: {self.device}`")
+        if self.gpus > 1 and self.engine == "accelerate":
+            raise ValueError("`gpus` above 1 goes with `engine: manual`")
+        return self
 
     @model_validator(mode="after")
     def _tables_cover_the_grid(self) -> Self:
@@ -333,10 +360,16 @@ class Study(Section):
                 engine=self.engine,
                 tail=self.tail,
                 keep=self.keep,
-                naive_physical_batch_size=self.physical_batch_size if self.tail == "naive" else None,
+                naive_physical_batch_size=self._naive_physical_batch_size(),
+                determinism="strict" if self.determinism == "strict" else None,
+                noise_scale=None if self.noise_scale == "off" else self.noise_scale,
             )
             for cell in self.cells()
         }
+
+    def _naive_physical_batch_size(self) -> int | None:
+        """The micro-batch where it enters the mathematics."""
+        return self.physical_batch_size if self.tail == "naive" and self.physical_batch_size != "auto" else None
 
     def runs(self, memory: Path | None = None) -> dict["Cell", "Cell"]:
         """Cell → the cell whose training it reads: the first in the grid that resolves to the same spec."""
@@ -380,6 +413,10 @@ class Study(Section):
         """What a run's attention depends on besides its checkpoint and the reviews: how these are cut."""
         return {"max_length": self.data.max_length, "truncation": self.data.truncation}
 
+    def certificate_spec(self, model: str, memory: Path | None = None) -> dict[str, Any]:
+        """What a model's certificate depends on besides its tokens: nothing of the grid but the first seed."""
+        return {"model": self.models[model].spec(memory), "seed": self.seeds[0], "precision": self.precision}
+
     def evaluation_spec(self) -> dict[str, Any]:
         """What a run's predictions depend on besides its checkpoints and tokens."""
         return {"precision": self.precision}
@@ -405,6 +442,8 @@ class Study(Section):
         return {
             "physical_batch_size": self.physical_batch_size,
             "device": self.device,
+            "gpus": self.gpus,
+            "save_every": self.save_every,
             "tracking": self.tracking.model_dump(exclude_none=True),
             "study": self.study,
             "model": cell.model,

@@ -2,6 +2,8 @@
 
 import contextlib
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -66,6 +68,29 @@ def test_dividing_by_the_accumulation_steps_makes_the_tail_too_small(small_study
     ragged, _ = window_gradient(model, data, order, full, "naive")
     expected = reference_gradient(model, data, order[full.start : full.stop])
     assert (ragged - expected).abs().max() > 1e-3 * expected.abs().max()
+
+
+@hypothesis.settings(max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(data=st.data(), architecture=st.sampled_from(["bert", "modernbert"]))
+def test_no_window_differs_from_its_full_batch_beyond_float32_rounding(small_study, data, architecture):
+    """Any number of examples, target batch and micro-batch; each time one window of the first two epochs."""
+    model, tokens, available = prepared(small_study, architecture)
+    model.float()
+    examples = data.draw(st.integers(1, 90), "examples")
+    target = data.draw(st.integers(1, examples), "target batch size")
+    physical = data.draw(st.integers(1, 40), "physical batch size")
+    window = data.draw(st.sampled_from(list(windows(examples, target, {"epochs": 2}))), "window")
+    order = torch.from_numpy(epoch_order(examples, 0, window.epoch) + data.draw(st.integers(0, available - examples)))
+    pieces = [
+        tokens.micro_batch(order[a:b], loss_scale(window, b - a, target, "exact"))
+        for a, b in micro_batches(window, physical)
+    ]
+    accumulate_window(model, pieces, contextlib.nullcontext())
+    found = gradient(model)
+    expected = reference_gradient(model, tokens, order[window.start : window.stop])
+    # The gradients of single examples nearly cancel, so rounding is measured against their size, not the sum's.
+    scale = max(expected.abs().max(), 0.1)
+    assert (found - expected).abs().max() <= 2e-6 * scale
 
 
 def test_sums_of_a_window_are_those_of_its_examples(small_study):

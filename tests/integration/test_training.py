@@ -208,9 +208,12 @@ def test_a_damaged_state_is_left_for_the_one_before(tmp_path, damage):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_change(small_study, tmp_path):
-    with pytest.raises(UserError, match=r"update 2 at learning rate 1e\+30.*[Ll]ower the learning rate"):
+    with pytest.raises(UserError, match=r"(?s)update 2 at learning rate 1e\+30.*lost in update 1.*Lower the learning"):
         run_training(small_study, tmp_path, lr_policies={"constant": {"base_lr": 1e30}})
-    assert (tmp_path / "run").exists() is False
+    assert not (tmp_path / "run").exists()
+    (workspace,) = (tmp_path / "state").iterdir()
+    assert len(list(workspace.glob("state-*.pt"))) == 1
+    assert len((workspace / "history.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_target_batch_above_the_training_set_is_refused(small_study, tmp_path):

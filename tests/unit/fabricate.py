@@ -53,6 +53,8 @@ def study_folder(
     rng = np.random.default_rng(7)
     _write_json(folder / "data/audit.json", AUDIT)
     _write_json(folder / "data/reviews.json", reviews(report_spec, title))
+    for model in report_spec["models"]:
+        _write_json(folder / f"certificates/{model}.json", CERTIFICATE)
     done = set()
     for cell in report_spec["cells"]:
         if cell["run"] in done:
@@ -60,7 +62,8 @@ def study_folder(
         done.add(cell["run"])
         run = folder / "runs" / cell["run"]
         rank = report_spec["target_batch_sizes"].index(cell["batch"])
-        _write_training(run, cell, rng, examples, report_spec["budget"]["epochs"])
+        noise = report_spec["noise_scale"] != "off"
+        _write_training(run, cell, rng, examples, report_spec["budget"]["epochs"], noise)
         _write_predictions(run, rng, test, 0.85 - effect * rank)
         _write_attention(run, report_spec, rng, tokens, title)
     return folder
@@ -104,6 +107,34 @@ AUDIT: dict[str, Any] = {
 }
 
 
+def certified(difference: float, ratios: tuple[float, float, float], logged: float | None) -> dict[str, Any]:
+    """A certificate's measures of the three windows."""
+    return {
+        name: {"largest_difference": difference, "relative_l2": difference, "norm_ratio": ratio, "cosine": 1.0}
+        | {"logged_loss": logged, "true_loss": 0.7}
+        for name, ratio in zip(("full", "tail", "ragged"), ratios, strict=True)
+    }
+
+
+CERTIFICATE: dict[str, Any] = {
+    "passed": True,
+    "verdict": "Certified: as fabricated.",
+    "device": "cpu",
+    "micro_batch": 8,
+    "accumulation_steps": 4,
+    "windows": {"full": [8, 8, 8, 8], "tail": [8, 8, 8], "ragged": [8, 8, 8, 4]},
+    "engines": [
+        {"engine": engine, "precision": "float64", "windows": certified(2e-16, (1.0, 1.0, 1.0), 0.7)}
+        | {"passed": True, "verdict": "exact"}
+        for engine in ("manual", "accelerate")
+    ],
+    "peers": [
+        {"name": "Elsewhere", "version": "1.0", "windows": certified(3.0, (4.0, 3.0, 3.5), 2.8), "verdict": "4.00×"},
+        {"name": "Nowhere", "reason": "not installed"},
+    ],
+}
+
+
 def reviews(report_spec: dict[str, Any], title: str) -> dict[str, Any]:
     """``data/reviews.json`` with one review per name."""
     return {
@@ -123,7 +154,9 @@ def reviews(report_spec: dict[str, Any], title: str) -> dict[str, Any]:
     }
 
 
-def _write_training(run: Path, cell: dict[str, Any], rng: np.random.Generator, examples: int, epochs: int) -> None:
+def _write_training(
+    run: Path, cell: dict[str, Any], rng: np.random.Generator, examples: int, epochs: int, noise: bool
+) -> None:
     lines: list[dict[str, Any]] = []
     update, samples, validations = 0, 0, []
     for epoch in range(1, epochs + 1):
@@ -134,7 +167,8 @@ def _write_training(run: Path, cell: dict[str, Any], rng: np.random.Generator, e
             loss = float(0.2 + 0.5 * np.exp(-update / 40) + rng.normal(0, 0.3 / np.sqrt(size)))
             scores = {"loss": loss, "correct": correct, "examples": size, "accuracy": correct / size}
             place = {"kind": "update", "update": update, "epoch": epoch, "samples": samples}
-            lines.append(place | scores | {"lr": cell["learning_rate"], "grad_norm": 1.0})
+            estimates = _noise(size, update, np.random.default_rng(samples)) if noise else {}
+            lines.append(place | scores | {"lr": cell["learning_rate"], "grad_norm": 1.0} | estimates)
         validation = _scores(int(rng.binomial(300, 0.86)), 300, 0.35)
         validations.append(validation)
         place = {"kind": "epoch", "epoch": epoch, "update": update, "samples": samples}
@@ -161,12 +195,24 @@ def _write_training(run: Path, cell: dict[str, Any], rng: np.random.Generator, e
         "precision": "float32",
         "physical_batch_size": 16,
         "parameters": 1_234_567,
+        "data_wait_seconds": 0.01,
+        "gpu_utilisation_mean": None,
+        "gpu_utilisation_peak": None,
+        "energy_joules": None,
         "tail_windows": {"full": examples // cell["batch"], "tail": 0, "tail_examples": 0},
     }
     _write_json(run / "train.json", facts)
     versions = {"python": "3.11.7", "torch": "2.13.0"}
     git = {"revision": "a" * 40, "dirty": False}
     _write_json(run / "manifest.json", {"versions": versions, "platform": "Linux", "device": "cpu", "git": git})
+
+
+def _noise(size: int, update: int, rng: np.random.Generator) -> dict[str, float | None]:
+    """A noise scale around 100 that rises; null for the windows of one micro-batch of 16."""
+    if size <= 16:
+        return {"gradient_square": None, "noise_trace": None}
+    square = float(rng.normal(1.0, 8 / np.sqrt(size)))
+    return {"gradient_square": square, "noise_trace": float(rng.normal(100 + update, 20))}
 
 
 def _write_predictions(run: Path, rng: np.random.Generator, count: int, accuracy: float) -> None:

@@ -14,7 +14,8 @@ from batchscope import fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "pil": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "pil": "pillow", "yaml": "pyyaml", "pynvml": "nvidia-ml-py"}
+OPTIONAL = {"lightning"}  # audited where it is installed
 
 
 def pins(lines: list[str]) -> dict[str, str]:
@@ -41,7 +42,9 @@ def third_party(entry_module: str) -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add(str(node.module).split(".")[0])
-    return {DISTRIBUTIONS.get(n.lower(), n.lower()) for n in names - sys.stdlib_module_names - {"batchscope"}}
+    return {
+        DISTRIBUTIONS.get(n.lower(), n.lower()) for n in names - sys.stdlib_module_names - {"batchscope"} - OPTIONAL
+    }
 
 
 def rules() -> list[tuple[str, str, str]]:

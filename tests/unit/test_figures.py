@@ -11,7 +11,8 @@ from PIL import Image
 from batchscope.errors import UserError
 from batchscope.report.catalogue import figure_names, review_names
 from batchscope.report.curves import running_mean
-from batchscope.report.figures import draw_figures, strongest_keys
+from batchscope.report.figures import draw_figures, quality_cost_figure, strongest_keys
+from batchscope.report.noise import batches_without_estimate, running_noise_scale
 from batchscope.report.style import batch_colours
 from batchscope.report.tables import write_tables
 from batchscope.study import Study
@@ -58,7 +59,7 @@ def test_running_mean_of_a_run_shorter_than_the_span_is_one_point() -> None:
     assert running_mean(updates, 1000).accuracy.tolist() == [0.5]
 
 
-@pytest.mark.parametrize("changes", [{}, ONE_CELL], ids=["grid", "one cell"])
+@pytest.mark.parametrize("changes", [{}, ONE_CELL, {"noise_scale": "full"}], ids=["grid", "one cell", "noise scale"])
 def test_every_catalogued_figure_is_written_and_no_other(tmp_path: Path, changes: dict[str, object]) -> None:
     spec = fabricate.spec(**changes)
     write_tables(spec, fabricate.study_folder(tmp_path, spec, examples=512))
@@ -75,8 +76,47 @@ def test_catalogue_follows_the_config_not_the_alphabet() -> None:
     assert training == ["modernbert", "modernbert", "bert", "bert"]
 
 
+def test_the_noise_scale_has_figures_only_where_it_is_measured() -> None:
+    def of(kind: str) -> list[str]:
+        return [e.name for e in figure_names(fabricate.spec(noise_scale=kind)) if e.caption == "noise_scale"]
+
+    assert of("off") == []
+    assert of("cheap") == of("full") == ["noise_scale_modernbert.png", "noise_scale_bert.png"]
+
+
+def noise_rows(samples: list[int], squares: list[float | None], traces: list[float | None]) -> pd.DataFrame:
+    counted = {"update": range(1, len(samples) + 1), "samples": samples}
+    return pd.DataFrame(counted | {"gradient_square": squares, "noise_trace": traces}, dtype=float)
+
+
+def test_the_noise_scale_is_a_ratio_of_means_not_a_mean_of_ratios() -> None:
+    rows = noise_rows([10, 20, 24, 34], [1.0, 3.0, None, 2.0], [10.0, 50.0, None, 6.0])
+    assert running_noise_scale(rows, 20).noise_scale.tolist() == pytest.approx([15.0, 15.0, 11.2])
+    assert running_noise_scale(rows, 1000).noise_scale.tolist() == pytest.approx([11.0])
+    alone = running_noise_scale(rows, 1).noise_scale.tolist()
+    assert alone == pytest.approx([10.0, 50 / 3, np.nan, 3.0], nan_ok=True), "the third update has no estimate"
+
+
+def test_there_is_no_noise_scale_where_the_gradient_does_not_show() -> None:
+    """Means of -1 ± 0 and of 0.5 ± 2.5, then of 2.5 ± 0.5."""
+    rows = noise_rows([10, 20, 30, 40], [-1.0, -2.0, 3.0, 2.0], [10.0] * 4)
+    assert running_noise_scale(rows, 20).noise_scale.tolist() == pytest.approx([np.nan, np.nan, 4.0], nan_ok=True)
+
+
+def test_the_noise_scale_of_seeds_is_that_of_their_estimates_together() -> None:
+    one, other = noise_rows([10, 20], [1.0, 2.0], [10.0, 20.0]), noise_rows([10, 20], [3.0, None], [10.0, None])
+    found = running_noise_scale(pd.concat([one, other]), 10)
+    assert found.samples.tolist() == [10, 20]
+    assert found.noise_scale.tolist() == pytest.approx([5.0, 10.0])
+
+
+def test_batch_sizes_of_one_micro_batch_are_named() -> None:
+    rows = noise_rows([10, 20, 30], [None, None, 1.0], [None, None, 2.0]).assign(target_batch_size=[16, 16, 1024])
+    assert batches_without_estimate(rows) == ["16"]
+
+
 def test_catalogue_names_are_unique_and_captions_exist() -> None:
-    entries = figure_names(fabricate.spec())
+    entries = figure_names(fabricate.spec(noise_scale="cheap"))
     assert len({entry.name for entry in entries}) == len(entries)
     assert all((CAPTIONS / f"{entry.caption}.rst").is_file() for entry in entries)
     for category in {entry.category for entry in entries}:
@@ -115,3 +155,24 @@ def test_strongest_keys_keep_their_distance() -> None:
 def test_figures_without_tables_say_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="tables"):
         draw_figures(fabricate.spec(), tmp_path)
+
+
+def test_quality_against_cost_marks_every_run_once_and_energy_where_it_was_measured(tmp_path: Path) -> None:
+    spec = fabricate.spec()
+    folder = fabricate.study_folder(tmp_path, spec, examples=512)
+    write_tables(spec, folder)
+    results = pd.read_parquet(folder / "tables/results.parquet")
+    runs = results[~results.shared]
+    figure = quality_cost_figure(spec, results)
+    assert [axis.get_xlabel() for axis in figure.axes] == ["seconds per run"] * 2
+    for axis, model in zip(figure.axes, ["modernbert", "bert"], strict=True):
+        drawn = sorted((line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines)
+        mine = runs[runs.model == model]
+        assert drawn == sorted(zip(mine.seconds, mine.test_accuracy, strict=True))
+
+    measured = results.assign(energy_joules=3600.0 * results.seed)
+    figure = quality_cost_figure(spec, measured)
+    assert [axis.get_xlabel() for axis in figure.axes] == ["seconds per run"] * 2 + ["energy per run, Wh"] * 2
+    assert {line.get_xdata()[0] for line in figure.axes[2].lines} == {1.0, 2.0}
+    partly = measured.assign(energy_joules=[None, *measured.energy_joules[1:]])
+    assert len(quality_cost_figure(spec, partly).axes) == 2, "a cost that some runs lack is not drawn"

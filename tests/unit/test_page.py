@@ -1,5 +1,6 @@
 """The page: self-contained, escaped, complete, and careful in what it claims."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -79,6 +80,42 @@ def test_every_figure_but_the_svg_twins_is_on_the_page(html: str) -> None:
     assert html.count("<img ") == sum(entry.name.endswith(".png") for entry in figure_names(SPEC))
 
 
+def test_the_noise_scale_is_on_the_page_only_where_it_is_measured(tmp_path: Path, html: str) -> None:
+    assert "noise scale" not in html.lower()
+    spec = fabricate.spec(noise_scale="cheap")
+    write_report(spec, finish(tmp_path, spec))
+    page = (tmp_path / "report/index.html").read_text(encoding="utf-8")
+    assert page.count("<img ") == sum(entry.name.endswith(".png") for entry in figure_names(spec))
+    assert "Dropout draws its masks anew" in page
+    assert "has no estimate" in page
+    assert '<td class="number">–</td>' in page, "16 is one micro-batch"
+
+
+def test_page_and_summary_show_the_certificate(study: Path, html: str) -> None:
+    summary = (study / "report/summary.md").read_text(encoding="utf-8")
+    row = "Elsewhere 1.0 | 4.0000 | 3.0000 | 3.5000 | 3.0e+00 | 4.0000 | 4.00× |"
+    assert row in summary
+    cells = re.sub(r"<[^>]+>", " ", html.replace("</td>", " |"))
+    assert row.replace(" ", "") in re.sub(r"\s", "", cells)
+    for shown in (html, summary):
+        assert "exact, both engines bit for bit" in shown
+        assert "Certified: as fabricated." in shown
+        assert "not installed" in shown
+        assert "tail: naive" not in shown
+
+
+def test_a_failed_certificate_is_seen_before_the_table(tmp_path: Path) -> None:
+    spec = fabricate.spec(seeds=[1], tail="naive")
+    folder = finish(tmp_path, spec)
+    failed = fabricate.CERTIFICATE | {"passed": False, "verdict": "NOT certified: broken."}
+    (folder / "certificates/bert.json").write_text(json.dumps(failed))
+    write_report(spec, folder)
+    for name in ("index.html", "summary.md"):
+        shown = (folder / "report" / name).read_text(encoding="utf-8")
+        assert "modernbert: Certified: as fabricated. bert: NOT certified: broken." in shown
+        assert "tail: naive" in shown
+
+
 def test_page_and_summary_show_the_computed_numbers(study: Path, html: str) -> None:
     row = pd.read_csv(study / "tables/summary.csv").iloc[0]
     shown = f"{row.test_accuracy_mean:.4f} ± {row.test_accuracy_sd:.4f}"
@@ -90,7 +127,7 @@ def test_page_and_summary_show_the_computed_numbers(study: Path, html: str) -> N
 def test_markdown_tables_have_as_many_cells_as_columns(study: Path) -> None:
     lines = (study / "report/summary.md").read_text(encoding="utf-8").splitlines()
     tables = re.findall(r"(?:^\|.*\n)+", "\n".join(lines) + "\n", flags=re.MULTILINE)
-    assert len(tables) == 6
+    assert len(tables) == 7
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 

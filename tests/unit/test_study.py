@@ -189,6 +189,16 @@ def test_a_spelled_out_default_does_not_count() -> None:
     assert all_specs(spelled) == all_specs(changed())
 
 
+def test_the_noise_scale_is_part_of_the_training_only_where_it_is_measured() -> None:
+    """A plain `off` is false to YAML."""
+    assert yaml.safe_load("off") is False
+    assert train_specs(changed(put("noise_scale", False))) == train_specs(changed(put("noise_scale", "off")))
+    assert train_specs(changed(put("noise_scale", "off"))) == train_specs(changed())
+    assert not any("noise_scale" in spec for spec in train_specs(changed()).values())
+    specs = [train_specs(changed(put("noise_scale", kind))) for kind in ("off", "cheap", "full")]
+    assert specs[0] != specs[1] != specs[2] != specs[0]
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscope.errors import UserError
-from batchscope.files import read_json
+from batchscope.files import read_json, write_json
+from batchscope.report.sections import cost_table
 from batchscope.report.statistics import holm, mcnemar_exact, wilson_interval
-from batchscope.report.tables import cell_path, flatten, write_tables
+from batchscope.report.tables import TELEMETRY, cell_path, flatten, write_tables
 
 SPEC = fabricate.spec()
 
@@ -159,3 +160,27 @@ def test_runs_on_other_test_reviews_are_refused(tmp_path: Path) -> None:
 
 def test_flatten_keeps_every_leaf() -> None:
     assert flatten({"a": {"b": 1}, "c": [2, {"d": None}]}) == [("a.b", 1), ("c.0", 2), ("c.1.d", None)]
+
+
+def test_energy_and_gpu_use_are_shown_where_they_were_measured(tmp_path: Path) -> None:
+    spec = fabricate.spec()
+    folder = fabricate.study_folder(tmp_path, spec, examples=256)
+    files = sorted(folder.glob("runs/**/train.json"))
+    old = read_json(files[0])
+    for name in TELEMETRY:
+        del old[name]
+    write_json(files[0], old)
+    write_tables(spec, folder)
+    cost = pd.read_csv(folder / "tables/cost.csv")
+    assert cost.energy_joules.isna().all()
+    assert "#energy" not in cost_table(cost).columns
+    assert " Wh" not in cost_table(cost).caption
+
+    for path in files:
+        write_json(path, read_json(path) | {"energy_joules": 7200.0, "gpu_utilisation_mean": 0.93})
+    write_tables(spec, folder)
+    cost = pd.read_csv(folder / "tables/cost.csv")
+    table = cost_table(cost)
+    shown = table.columns.index("#GPU use")
+    assert {tuple(row[shown : shown + 2]) for row in table.rows} == {("93%", "2 Wh")}
+    assert f" and {2 * len(cost)} Wh." in table.caption

@@ -50,25 +50,25 @@ class Workflow:
         """Write the small study's config, changed."""
         (path or self.config).write_text(json.dumps(SMALL | changes))
 
-    def snakemake(self, *arguments, configfile: Path | None = None) -> subprocess.CompletedProcess:
-        """Run Snakemake; stdout and stderr together in ``.stdout``. ``REFERENCE`` takes the Snakefile's own config."""
+    def command(self, *arguments, configfile: Path | None = None) -> list[str]:
+        """Snakemake's command line. ``REFERENCE`` takes the Snakefile's own config."""
         config = [] if configfile == REFERENCE else ["--configfile", configfile or self.config]
-        command = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--snakefile",
-            self.root / "Snakefile",
-            "--directory",
-            self.folder,
-        ]
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = [sys.executable, "-m", "snakemake", "--snakefile", self.root / "Snakefile"]
+        return [str(part) for part in [*command, "--directory", self.folder, "--cores", "2", *config, *arguments]]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The package is the checkout's because the Snakefile says so, not because the test does."""
+        return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def snakemake(self, *arguments, configfile: Path | None = None) -> subprocess.CompletedProcess:
+        """Run Snakemake; stdout and stderr together in ``.stdout``."""
         return subprocess.run(
-            [*map(str, command), "--cores", "2", *map(str, config), *arguments],
+            self.command(*arguments, configfile=configfile),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment,
+            env=self.environment,
             check=False,
             timeout=600,
         )

@@ -1,6 +1,10 @@
 """The whole DAG under real Snakemake."""
 
+import os
 import re
+import signal
+import subprocess
+import time
 import zipfile
 from pathlib import Path
 
@@ -8,6 +12,7 @@ import pandas as pd
 import pytest
 
 from batchscope.files import read_json
+from batchscope.fingerprint import file_hash
 
 
 def jobs(output: str) -> dict[str, int]:
@@ -26,7 +31,13 @@ def test_the_reference_study_has_exactly_ten_trainings(workflow):
 
 def test_a_finished_study_has_everything_it_promises(finished):
     study = finished.folder / "results/small"
-    for name in ("report/index.html", "report/summary.md", "tables/results.parquet", "data/audit.json"):
+    for name in (
+        "report/index.html",
+        "report/summary.md",
+        "tables/results.parquet",
+        "data/audit.json",
+        "certificates/bert.json",
+    ):
         assert (study / name).stat().st_size > 0
     runs = sorted(path.parent.relative_to(study / "runs").as_posix() for path in study.glob("runs/**/train.json"))
     assert runs == ["bert/bs16/constant/seed1", "bert/bs64/constant/seed1", "bert/bs64/sqrt/seed1"]
@@ -97,6 +108,35 @@ def test_a_failed_run_leaves_the_others_and_names_its_log(workflow):
     message = (workflow.folder / log).read_text()
     assert "Lower the learning rate" in message and "Traceback" not in message
     assert "Lower the learning rate" in result.stdout, "the log is shown where the user looks"
+
+
+def test_a_dag_killed_in_mid_training_finishes_with_the_same_tables(finished, workflow):
+    workflow.write_config(save_every=0.001)
+    process = subprocess.Popen(
+        workflow.command(),
+        env=workflow.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    study = workflow.folder / "results/small"
+    give_up = time.monotonic() + 300
+    while not list(study.glob("state/*/state-*.pt")) and time.monotonic() < give_up:
+        assert process.poll() is None
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list(study.glob("state/*/state-*.pt")) and not (study / "report/index.html").exists()
+    assert workflow.snakemake("--unlock").returncode == 0
+    result = workflow.snakemake()
+    assert result.returncode == 0, result.stdout
+    assert "going on after update" in "".join(path.read_text() for path in study.glob("logs/train/**/*.log"))
+    undisturbed = finished.folder / "results/small"
+    for table in ("contrasts.csv", "history.parquet"):
+        assert file_hash(study / "tables" / table) == file_hash(undisturbed / "tables" / table)
+    summaries = [pd.read_csv(folder / "tables/summary.csv") for folder in (study, undisturbed)]
+    timeless = [summary.drop(columns=summary.filter(regex="second").columns) for summary in summaries]
+    pd.testing.assert_frame_equal(*timeless, check_exact=True)
 
 
 def test_a_mistake_in_the_config_is_one_message_without_a_traceback(workflow):

@@ -45,6 +45,16 @@ def figure_names(spec: dict[str, Any]) -> list[CataloguedFigure]:
         ),
         *(
             CataloguedFigure(
+                f"noise_scale_{model}.png",
+                "Training",
+                {"model": model, "split": "train", "shows": "gradient noise scale"},
+                "noise_scale",
+            )
+            for model in models
+            if measures_noise(spec)
+        ),
+        *(
+            CataloguedFigure(
                 f"attention_{model}_{review}.png",
                 "Attention over batch sizes",
                 {"model": model, "review": review.replace("_", " ")},
@@ -54,7 +64,18 @@ def figure_names(spec: dict[str, Any]) -> list[CataloguedFigure]:
             for review in review_names(spec)
         ),
         *(CataloguedFigure(f"cost.{form}", "Cost", {"runs": "all", "format": form}, "cost") for form in ("png", "svg")),
+        *(
+            CataloguedFigure(
+                f"quality_cost.{form}", "Cost", {"runs": "all, against accuracy", "format": form}, "quality_cost"
+            )
+            for form in ("png", "svg")
+        ),
     ]
+
+
+def measures_noise(spec: dict[str, Any]) -> bool:
+    """Whether the runs' histories hold the gradient noise scale."""
+    return bool(spec["noise_scale"] != "off")
 
 
 def names_in_order(spec: dict[str, Any], key: str) -> list[Any]:

@@ -50,14 +50,14 @@ def training_figure(spec: dict[str, Any], history: pd.DataFrame, model: str, qua
         for row, progress in enumerate(("update", "samples")):
             axis = axes[row, column]
             for batch, colour in colours.items():
-                curves = [smooth[run] for run in _runs(spec, model, policy, batch)]
+                curves = [smooth[run] for run in runs_of(spec, model, policy, batch)]
                 _draw_seeds(axis, curves, progress, quantity, colour)
             if progress == "update":
                 _updates_axis(axis, logarithmic=most / fewest >= LOG_FROM_RATIO, most=most)
             else:
                 axis.set_xlabel("samples seen")
                 axis.xaxis.set_major_locator(MaxNLocator(6))
-                axis.xaxis.set_major_formatter(FuncFormatter(_thousands))
+                axis.xaxis.set_major_formatter(FuncFormatter(thousands))
             if row == 0:
                 axis.set_title(f"{policy} LR policy")
         if quantity == "accuracy":
@@ -78,7 +78,7 @@ def validation_figure(spec: dict[str, Any], history: pd.DataFrame, model: str) -
     axes = figure.subplots(1, len(policies), sharey=True, squeeze=False)[0]
     for axis, policy in zip(axes, policies, strict=True):
         for batch, colour in colours.items():
-            curves = [rows[rows.run == run] for run in _runs(spec, model, policy, batch)]
+            curves = [rows[rows.run == run] for run in runs_of(spec, model, policy, batch)]
             _draw_seeds(axis, curves, "epoch", "accuracy", colour)
             for curve in curves:
                 best = curve.nlargest(1, "validation_correct").iloc[0]
@@ -93,7 +93,7 @@ def validation_figure(spec: dict[str, Any], history: pd.DataFrame, model: str) -
     return figure
 
 
-def _runs(spec: dict[str, Any], model: str, policy: str, batch: int) -> list[str]:
+def runs_of(spec: dict[str, Any], model: str, policy: str, batch: int) -> list[str]:
     """The runs of a model, policy and batch size, one per seed."""
     return [c["run"] for c in spec["cells"] if (c["model"], c["policy"], c["batch"]) == (model, policy, batch)]
 
@@ -116,7 +116,7 @@ def _updates_axis(axis: Axes, logarithmic: bool, most: int) -> None:
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if most < 1000 else (1, 3), numticks=12))
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.tick_params(axis="x", which="minor", length=0)
-    axis.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    axis.xaxis.set_major_formatter(FuncFormatter(thousands))
 
 
 def _seeds_in_words(spec: dict[str, Any]) -> str:
@@ -124,7 +124,7 @@ def _seeds_in_words(spec: dict[str, Any]) -> str:
     return f"; strong line: mean of {len(seeds)} seeds, faint: each seed" if len(seeds) > 1 else f"; seed {seeds[0]}"
 
 
-def _thousands(value: float, _: int) -> str:
+def thousands(value: float, _: int) -> str:
     return f"{value:,.0f}" if value >= 1 or value == 0 else ""
 
 

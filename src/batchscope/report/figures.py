@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from batchscope.errors import UserError
-from batchscope.report.catalogue import attention_cells, figure_names, names_in_order, review_names
+from batchscope.report.catalogue import attention_cells, figure_names, measures_noise, names_in_order, review_names
 from batchscope.report.curves import training_figure, validation_figure
 from batchscope.report.maps import (
     draw_map,
@@ -21,6 +21,7 @@ from batchscope.report.maps import (
     readable,
     truth_in_words,
 )
+from batchscope.report.noise import noise_scale_figure
 from batchscope.report.statistics import wilson_interval
 from batchscope.report.style import (
     ATTENTION_NORM_IN_WORDS,
@@ -31,6 +32,7 @@ from batchscope.report.style import (
     attention_bar,
     attention_norm,
     batch_colours,
+    batch_key,
     frame,
     not_allowed_key,
     policy_key,
@@ -39,6 +41,7 @@ from batchscope.report.style import (
 )
 
 SHORT_ENOUGH_TO_LABEL = 32
+LOG_FROM_RATIO = 10
 NAMED_KEYS = 7
 SUBTITLE: dict[str, Any] = {"fontsize": 7.5, "color": MUTED, "in_layout": False}
 
@@ -54,10 +57,13 @@ def draw_figures(spec: dict[str, Any], study_folder: Path) -> None:
     except FileNotFoundError as error:
         raise UserError(f"{error.filename or error} is missing; make the tables first") from None
     drawn = {"accuracy": accuracy_figure(spec, results), "cost": cost_figure(spec, results)}
+    drawn["quality_cost"] = quality_cost_figure(spec, results)
     for model in names_in_order(spec, "model"):
         for quantity in ("accuracy", "loss"):
             drawn[f"training_{quantity}_{model}"] = training_figure(spec, history, model, quantity)
         drawn[f"validation_accuracy_{model}"] = validation_figure(spec, history, model)
+        if measures_noise(spec):
+            drawn[f"noise_scale_{model}"] = noise_scale_figure(spec, history, model)
         maps = [(cell, load_attention(study_folder / "runs" / cell["run"])) for cell in attention_cells(spec, model)]
         for review in review_names(spec):
             lacking = [cell["run"] for cell, reviews in maps if review not in reviews]
@@ -125,6 +131,43 @@ def cost_figure(spec: dict[str, Any], results: pd.DataFrame) -> Figure:
     devices = ", ".join(f"{device} ({precision})" for device, precision in _distinct(runs, "device", "precision"))
     seeds = " Bars: mean over seeds; dots: each seed." if len(runs) > len(groups) else ""
     frame(figure, "Cost of a run: model · target batch size · LR policy", f"On {devices}.{seeds}")
+    return figure
+
+
+def quality_cost_figure(spec: dict[str, Any], results: pd.DataFrame) -> Figure:
+    """Test accuracy of every run against its seconds, and below against its energy if every run's was measured."""
+    models, marks, colours = names_in_order(spec, "model"), policy_marks(spec), batch_colours(spec)
+    runs = results[~results.shared].assign(watt_hours=results.energy_joules / 3600)
+    costs = {"seconds": "seconds per run"}
+    if runs.watt_hours.notna().all():
+        costs["watt_hours"] = "energy per run, Wh"
+    figure = Figure(figsize=(max(7.2, 4.4 * len(models)), 1.3 + 3.1 * len(costs)))
+    axes = figure.subplots(len(costs), len(models), sharex="row", sharey=True, squeeze=False)
+    for row, (cost, label) in zip(axes, costs.items(), strict=True):
+        for axis, model in zip(row, models, strict=True):
+            for run in runs[runs.model == model].to_dict("records"):
+                mark, colour = marks[run["lr_policy"]], colours[run["target_batch_size"]]
+                face = colour if mark["fillstyle"] == "full" else "none"
+                interval = wilson_interval(run["test_accuracy"], run["test_examples"])
+                axis.vlines(run[cost], *interval, color=colour, linewidth=1, alpha=0.35, zorder=2)
+                look: dict[str, Any] = {"markersize": 6.5, "markeredgewidth": 1.5, "markerfacecolor": face, "zorder": 3}
+                axis.plot(run[cost], run["test_accuracy"], mark["marker"], color=colour, **look)
+            axis.set_title(model)
+            axis.set_xlabel(label)
+            if runs[cost].max() > LOG_FROM_RATIO * runs[cost].min() > 0:
+                axis.set_xscale("log")
+                axis.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=12))
+                axis.tick_params(axis="x", which="minor", length=0)
+            else:
+                axis.set_xlim(0, 1.06 * runs[cost].max())
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+        row[0].set_ylabel("test accuracy")
+        row[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
+    devices = ", ".join(f"{device} ({precision})" for device, precision in _distinct(runs, "device", "precision"))
+    reviews = int(results.test_examples.iloc[0])
+    note = f"One mark per run; bars: 95% Wilson interval of its accuracy over {reviews:,} test reviews. On {devices}."
+    key = policy_key({policy: mark | {"linestyle": "none"} for policy, mark in marks.items()})
+    frame(figure, "Quality against cost, by target batch size", note, [*batch_key(colours), *key])
     return figure
 
 

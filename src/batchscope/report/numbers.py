@@ -59,6 +59,14 @@ def size(byte_count: float | None) -> str:
     return f"{byte_count / 2**20:,.0f} MiB" if byte_count < 2**30 else f"{byte_count / 2**30:.1f} GiB"
 
 
+def energy(joules: float) -> str:
+    """Watt-hours or kilowatt-hours, as electricity is billed; a dash if nothing was measured."""
+    if math.isnan(joules):
+        return "–"
+    hours = joules / 3600
+    return f"{hours:,.3g} Wh" if hours < 1000 else f"{hours / 1000:,.2f} kWh"
+
+
 def listed(names: Iterable[object]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *most, last = [str(name) for name in names]

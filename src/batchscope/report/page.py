@@ -14,7 +14,7 @@ from batchscope.errors import UserError
 from batchscope.files import read_json, write_text
 from batchscope.report import sections
 from batchscope.report.answer import answer
-from batchscope.report.catalogue import names_in_order, review_names
+from batchscope.report.catalogue import measures_noise, names_in_order, review_names
 from batchscope.report.tables import summarise
 
 WIDEST = 1920
@@ -68,6 +68,7 @@ def _context(spec: dict[str, Any], study_folder: Path) -> dict[str, Any]:
     summary, cost = summarise(results), results[~results.shared]
     audit, reviews = (read_json(study_folder / "data" / f"{name}.json") for name in ("audit", "reviews"))
     models = names_in_order(spec, "model")
+    certificates = {model: read_json(study_folder / "certificates" / f"{model}.json") for model in models}
     found = {review["name"]: review for review in reviews["reviews"]}
     return {
         "title": spec["report"].get("title") or spec["study"],
@@ -81,6 +82,7 @@ def _context(spec: dict[str, Any], study_folder: Path) -> dict[str, Any]:
         "training": [
             (model, [(what, embedded(figures / f"{what}_{model}.png")) for what in CURVES]) for model in models
         ],
+        "noise": _noise(spec, study_folder) if measures_noise(spec) else None,
         "attention": sections.attention_table(spec, study_folder),
         "attention_rule": reviews["rule"],
         "reviews": [
@@ -93,9 +95,23 @@ def _context(spec: dict[str, Any], study_folder: Path) -> dict[str, Any]:
         ],
         "cost": sections.cost_table(cost),
         "cost_figure": embedded(figures / "cost.png"),
+        "quality_cost_figure": embedded(figures / "quality_cost.png"),
+        "certificate": sections.certificate_table(spec, certificates),
+        "certificate_verdict": sections.certificate_verdict(certificates),
         "splits": sections.splits_table(audit),
         "duplicates": sections.duplicates_table(audit),
         "provenance": _provenance(study_folder / "runs" / spec["cells"][0]["run"] / "manifest.json"),
+    }
+
+
+def _noise(spec: dict[str, Any], study_folder: Path) -> dict[str, Any]:
+    """Figures and table of the gradient noise scale."""
+    names = [(model, study_folder / "figures" / f"noise_scale_{model}.png") for model in names_in_order(spec, "model")]
+    history = pd.read_parquet(study_folder / "tables" / "history.parquet")
+    return {
+        "images": [(model, embedded(path)) for model, path in names],
+        "table": sections.noise_table(spec, history),
+        "kind": spec["noise_scale"],
     }
 
 

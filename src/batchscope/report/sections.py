@@ -8,7 +8,19 @@ import pandas as pd
 from batchscope.files import read_json
 from batchscope.report.answer import budget_in_words
 from batchscope.report.catalogue import attention_cells, names_in_order
-from batchscope.report.numbers import accuracy, duration, listed, mean_sd, p_value, percent, points, scientific, size
+from batchscope.report.numbers import (
+    accuracy,
+    duration,
+    energy,
+    listed,
+    mean_sd,
+    p_value,
+    percent,
+    points,
+    scientific,
+    size,
+)
+from batchscope.training.verdict import COLUMNS, certificate_rows, setting_in_words
 
 SPLITS = ("train", "validation", "test")
 
@@ -95,17 +107,47 @@ def contrasts_table(contrasts: pd.DataFrame) -> Table:
 
 
 def cost_table(cost: pd.DataFrame) -> Table:
-    """Time, rate and memory per run, averaged over seeds."""
-    columns = ["model", "LR policy", "#batch size", "#updates", "#time per run", "#samples/s", "#peak memory", "device"]
+    """Time, rate and memory per run, averaged over seeds; use of the GPU and energy if they were measured."""
+    columns = ["model", "LR policy", "#batch size", "#updates", "#time per run", "#samples/s", "#peak memory"]
+    measured = bool(cost.energy_joules.notna().any() or cost.gpu_utilisation_mean.notna().any())
+    columns += ["#GPU use", "#energy", "device"] if measured else ["device"]
     rows = []
     for key, group in _by_policy(cost).groupby(["model", "lr_policy", "target_batch_size"], sort=False):
         model, policy, batch = (str(part) for part in key)
         times = [duration(group.seconds.mean()), f"{group.samples_per_second.mean():,.0f}"]
         device = f"{group.device.iloc[0]}, {group.precision.iloc[0]}"
         row = [model, policy, f"{int(batch):,}", f"{group.updates.iloc[0]:,}", *times]
-        rows.append([*row, size(group.peak_memory_bytes.max()), device])
-    total = f"All {len(cost)} runs together: {duration(cost.seconds.sum())}."
+        row.append(size(group.peak_memory_bytes.max()))
+        if measured:
+            busy = group.gpu_utilisation_mean.mean()
+            row += ["–" if pd.isna(busy) else percent(busy, 0), energy(group.energy_joules.mean())]
+        rows.append([*row, device])
+    joules = cost.energy_joules.sum(skipna=False)
+    total = f"All {len(cost)} runs together: {duration(cost.seconds.sum())}"
+    total += "." if pd.isna(joules) else f" and {energy(joules)}."
+    if measured:
+        total += " GPU use is the share of the time in which the card was computing; energy is that of the whole card."
     return Table(columns, _blank_repeats(rows), f"Mean over seeds; peak memory is the largest. {total}")
+
+
+def certificate_table(spec: dict[str, Any], certificates: dict[str, dict[str, Any]]) -> Table:
+    """What our engines and the installed peers make of the same windows, model by model."""
+    rows = [[model, *row] for model, certificate in certificates.items() for row in certificate_rows(certificate)]
+    note = "Windows: length of the gradient over that of the window as one batch; 1.0000 is right. "
+    note += "Largest error: the largest difference of an element over the largest element, in the worst window. "
+    note += "Logged loss: over the true loss of the full window. "
+    note += " ".join(dict.fromkeys(setting_in_words(certificate) for certificate in certificates.values()))
+    if spec["tail"] == "naive":
+        note += " This study sets `tail: naive`: it divides its tail windows as if they were full, on purpose."
+    return Table(["model", *COLUMNS], _blank_repeats(rows), note)
+
+
+def certificate_verdict(certificates: dict[str, dict[str, Any]]) -> str:
+    """One sentence if all models have the same verdict, else one per model."""
+    verdicts = {model: certificate["verdict"] for model, certificate in certificates.items()}
+    if len(set(verdicts.values())) == 1:
+        return str(next(iter(verdicts.values())))
+    return " ".join(f"{model}: {verdict}" for model, verdict in verdicts.items())
 
 
 def splits_table(audit: dict[str, Any]) -> Table:
@@ -154,6 +196,7 @@ def protocol_table(spec: dict[str, Any], summary: pd.DataFrame, cost: pd.DataFra
     clipping = f", gradients clipped to norm {optimizer['max_grad_norm']:g}" if optimizer.get("max_grad_norm") else ""
     decay = f", weight decay {optimizer['weight_decay']:g}" if optimizer["weight_decay"] else ""
     warmup = f", warm-up over {percent(schedule['warmup'])} of the updates" if schedule["warmup"] else ""
+    kernels = ", deterministic kernels alone" if spec["determinism"] == "strict" else ""
     sample = f", a stratified sample of {data['sample']:,}" if data.get("sample") else ""
     rows = [
         ["data", f"{data['source']}{'@' + data['revision'] if data.get('revision') else ''}{sample}"],
@@ -167,7 +210,7 @@ def protocol_table(spec: dict[str, Any], summary: pd.DataFrame, cost: pd.DataFra
         ["optimizer", f"{optimizer['name']}, β = {betas}, ε = {scientific(optimizer['eps'])}{decay}{clipping}"],
         ["budget", budget_in_words(spec["budget"])],
         ["tail window", TAILS[spec["tail"]]],
-        ["precision", f"{listed(dict.fromkeys(cost.precision))} on {listed(dict.fromkeys(cost.device))}"],
+        ["precision", f"{listed(dict.fromkeys(cost.precision))} on {listed(dict.fromkeys(cost.device))}{kernels}"],
         ["seeds", listed(names_in_order(spec, "seed"))],
         ["grid", f"{len(spec['cells'])} cells, {len(cost)} runs: cells that resolve to the same training share a run"],
     ]
@@ -195,6 +238,35 @@ def attention_table(spec: dict[str, Any], study_folder: Path) -> Table:
     note = "Last layer, mean over its rows, heads and the reviews shown. Entropy over that of uniform attention to the "
     note += f"allowed keys: 1 is uniform. {count} reviews illustrate; they do not measure."
     return Table(columns, _blank_repeats(rows), note)
+
+
+def noise_table(spec: dict[str, Any], history: pd.DataFrame) -> Table:
+    """|G|², S and B = S/|G|² of every model, policy and batch size in the first and last epoch, over all seeds."""
+    columns = ["model", "LR policy", "#batch size", "#updates used"]
+    columns += [f"#{name}, {epoch} epoch" for epoch in ("first", "last") for name in ("|G|²", "S", "B")]
+    runs: dict[tuple[str, str, int], list[str]] = {}
+    for cell in spec["cells"]:
+        runs.setdefault((cell["model"], cell["policy"], cell["batch"]), []).append(cell["run"])
+    rows = []
+    for model in names_in_order(spec, "model"):
+        for policy in names_in_order(spec, "policy"):
+            for batch in names_in_order(spec, "batch"):
+                updates = history[(history.kind == "update") & history.run.isin(runs[model, policy, batch])]
+                ends = [_noise(updates[updates.epoch == epoch]) for epoch in (updates.epoch.min(), updates.epoch.max())]
+                rows.append([model, policy, f"{batch:,}", f"{updates.noise_trace.count():,}", *ends[0], *ends[1]])
+    note = (
+        "|G|² and S averaged over the updates of the epoch and over seeds, then divided. An update of one micro-batch "
+    )
+    note += "has no estimate; where no update has one, or where the averaged |G|² is not above zero, stands a dash."
+    return Table(columns, _blank_repeats(rows), note)
+
+
+def _noise(updates: pd.DataFrame) -> list[str]:
+    """Averaged |G|² and S of some updates, and B."""
+    if not updates.noise_trace.count():
+        return ["–", "–", "–"]
+    square, trace = updates.gradient_square.mean(), updates.noise_trace.mean()
+    return [f"{square:.3g}", f"{trace:.3g}", f"{trace / square:,.0f}" if square > 0 else "–"]
 
 
 def _model(model: dict[str, Any]) -> str:

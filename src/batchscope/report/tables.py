@@ -1,6 +1,7 @@
 """The tables of a study, from the files of its runs: what every figure and the page read."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ COST = (
     + ("update_seconds_p50", "update_seconds_p95", "peak_memory_bytes", "device", "precision", "physical_batch_size")
     + ("parameters",)
 )
+TELEMETRY = ("data_wait_seconds", "gpu_utilisation_mean", "gpu_utilisation_peak", "energy_joules")
 SCORES = ("correct", "examples", "accuracy", "loss")
 HISTORY = pa.schema(
     [
@@ -30,6 +32,7 @@ HISTORY = pa.schema(
         ("kind", pa.string()),
         *((name, pa.int64()) for name in ("update", "epoch", "samples", "correct", "examples")),
         *((name, pa.float64()) for name in ("accuracy", "loss", "lr", "grad_norm")),
+        *((name, pa.float64()) for name in ("gradient_square", "noise_trace")),
         *((f"validation_{name}", pa.int64()) for name in ("correct", "examples")),
         *((f"validation_{name}", pa.float64()) for name in ("accuracy", "loss")),
     ]
@@ -62,7 +65,7 @@ def write_tables(spec: dict[str, Any], study_folder: Path) -> None:
     _write_csv(tables / "results.csv", results)
     _write_csv(tables / "summary.csv", summarise(results))
     _write_csv(tables / "contrasts.csv", pd.DataFrame(contrasts, columns=list(CONTRAST_COLUMNS)))
-    _write_csv(tables / "cost.csv", results.loc[~results.shared, [*_LABELS, *COST]])
+    _write_csv(tables / "cost.csv", results.loc[~results.shared, [*_LABELS, *COST, *TELEMETRY]])
     audit = flatten(read_json(study_folder / "data" / "audit.json"))
     _write_csv(tables / "audit.csv", pd.DataFrame(audit, columns=["fact", "value"]))
 
@@ -142,7 +145,10 @@ def _result(cell: dict[str, Any], facts: dict[str, Any], metrics: dict[str, Any]
             scores = metrics[split][checkpoint]
             row |= {f"{split}_{name}{suffix}": scores[name] for name in METRICS}
             row[f"{split}_accuracy{suffix}"] = scores["correct"] / scores["examples"]
-    return row | {name: facts[name] for name in COST}
+    row |= {name: facts[name] for name in COST}
+    # What was not measured, on a CPU or by an earlier release, is not a number.
+    measured = {name: facts.get(name) for name in TELEMETRY}
+    return row | {name: math.nan if value is None else float(value) for name, value in measured.items()}
 
 
 def _test_correct(runs: dict[str, Path]) -> dict[str, np.ndarray]:

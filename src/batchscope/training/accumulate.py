@@ -11,6 +11,9 @@ from torch.optim import Optimizer
 
 from batchscope.data.tokens import Tokens
 
+Observer = Callable[[int, "MicroBatch"], None]
+"""Sees each micro-batch of a window, with its position from 0, once its gradient has been added."""
+
 
 class MicroBatch(NamedTuple):
     """``input_ids`` int ``[b, L]``, ``attention_mask`` bool ``[b, L]``, ``label`` int64 ``[b]``; ``scale`` is the
@@ -49,6 +52,7 @@ def accumulate_window(
     autocast: AbstractContextManager[object],
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
     backward: Callable[[Tensor], None] = Tensor.backward,
+    observe: Observer | None = None,
 ) -> WindowSums:
     """Add the window's gradient to every parameter's ``.grad``; no optimizer step.
 
@@ -57,26 +61,31 @@ def accumulate_window(
     another engine takes part in each micro-batch.
     """
     losses, hits = [], []
-    for batch in micro_batches:
+    for position, batch in enumerate(micro_batches):
         with around():
             with autocast:
                 logits = model(batch.input_ids, batch.attention_mask)
             loss = cross_entropy(logits, batch.label, reduction="sum")
             backward(loss * batch.scale)
+        if observe is not None:
+            observe(position, batch)
         losses.append(loss.detach())
         hits.append((logits.detach().argmax(1) == batch.label).sum())
+    if not losses:  # a rank may have no part in a window
+        zero = torch.zeros((), device=next(model.parameters()).device)
+        return WindowSums(zero, zero.long())
     return WindowSums(torch.stack(losses).sum(), torch.stack(hits).sum())
 
 
 class ManualEngine:
     """Accumulation by hand: PyTorch's own, nothing else."""
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
-        self.model, self.optimizer = model, optimizer
+    def __init__(self, model: nn.Module, optimizer: Optimizer, observe: Observer | None = None) -> None:
+        self.model, self.optimizer, self.observe = model, optimizer, observe
 
     def accumulate(self, micro_batches: Sequence[MicroBatch], autocast: AbstractContextManager[object]) -> WindowSums:
         """See ``accumulate_window``."""
-        return accumulate_window(self.model, micro_batches, autocast)
+        return accumulate_window(self.model, micro_batches, autocast, observe=self.observe)
 
 
 class AccelerateEngine:
@@ -87,12 +96,13 @@ class AccelerateEngine:
     cancels exactly, where multiplying the loss beforehand would round.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizer: Optimizer, observe: Observer | None = None) -> None:
         from accelerate import Accelerator
 
         on_cpu = next(model.parameters()).device.type == "cpu"
         self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="no")
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.observe = observe
 
     def accumulate(self, micro_batches: Sequence[MicroBatch], autocast: AbstractContextManager[object]) -> WindowSums:
         """See ``accumulate_window``; afterwards Accelerate lets its optimizer step."""
@@ -104,7 +114,7 @@ class AccelerateEngine:
             accelerator.backward(loss, gradient=torch.full_like(loss, steps))
 
         return accumulate_window(
-            self.model, micro_batches, autocast, lambda: accelerator.accumulate(self.model), backward
+            self.model, micro_batches, autocast, lambda: accelerator.accumulate(self.model), backward, self.observe
         )
 
 

@@ -45,6 +45,19 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
     return contextlib.nullcontext()
 
 
+def compute_deterministically() -> None:
+    """Let the same computation give the same bits again: deterministic kernels alone, no TF32.
+
+    To be called before anything runs on the GPU: cuBLAS reads its setting when it starts.
+    """
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def use_threads(threads: int | None) -> None:
     """Compute with as many CPU threads as the job was given."""
     if threads is not None:

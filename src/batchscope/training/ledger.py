@@ -15,6 +15,7 @@ class Ledger:
     """Integer counts and sums of a run; a mean is taken once, when it is written down."""
 
     update: int = 0
+    physical_batch_size: int = 0
     samples: int = 0
     epoch_loss: float = 0.0
     epoch_correct: int = 0
@@ -22,6 +23,8 @@ class Ledger:
     epochs: list[Record] = field(default_factory=list)
     update_seconds: list[float] = field(default_factory=list)
     validation_seconds: float = 0.0
+    data_wait_seconds: float = 0.0
+    telemetry: dict[str, float | None] = field(default_factory=dict)
     seconds: float = 0.0
 
     def count_update(self, window: Window, loss_sum: float, correct: int, lr: float, grad_norm: float) -> Record:
@@ -68,9 +71,11 @@ class Ledger:
             "epochs": len(self.epochs),
             "updates": self.update,
             "samples": self.samples,
+            "physical_batch_size": self.physical_batch_size,
             "seconds": self.seconds,
             "training_seconds": training_seconds,
             "validation_seconds": self.validation_seconds,
+            "data_wait_seconds": self.data_wait_seconds,
             "samples_per_second": self.samples / training_seconds,
             "update_seconds_p50": float(np.percentile(self.update_seconds, 50)),
             "update_seconds_p95": float(np.percentile(self.update_seconds, 95)),

@@ -7,6 +7,7 @@ validation and a checkpoint. Everything random is a pure function of (seed, purp
 off goes on from its last saved state as if nothing had happened.
 """
 
+import dataclasses
 import logging
 import math
 import time
@@ -15,27 +16,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
-from batchscope.data.tokens import load_tokens
+from batchscope.data.tokens import Tokens, load_tokens
 from batchscope.errors import UserError
 from batchscope.evaluation.metrics import measure
 from batchscope.evaluation.predict import predict
-from batchscope.files import write_json
 from batchscope.fingerprint import canonical_json, digest, file_hash
-from batchscope.model import build_model
-from batchscope.training.accumulate import ENGINES, DeviceTokens
+from batchscope.model import TextClassifier, build_model
+from batchscope.training.accumulate import ENGINES, DeviceTokens, MicroBatch, WindowSums
 from batchscope.training.checkpoint import save_checkpoint
-from batchscope.training.device import autocast, device_name, peak_memory_bytes, pick_device, resolve_precision
+from batchscope.training.device import (
+    autocast,
+    compute_deterministically,
+    device_name,
+    peak_memory_bytes,
+    pick_device,
+    resolve_precision,
+)
 from batchscope.training.ledger import Ledger, Record, checkpoint_name
 from batchscope.training.manifest import provenance
+from batchscope.training.memory import fastest_micro_batch, halved
+from batchscope.training.noise import noise_gauge
 from batchscope.training.policy import schedule_factor
 from batchscope.training.progress import ProgressLine
+from batchscope.training.ranks import Ranks
 from batchscope.training.spec import TrainSpec
 from batchscope.training.state import Workspace
+from batchscope.training.stop import Stopped, StopRequest
+from batchscope.training.telemetry import Telemetry
 from batchscope.training.windows import Window, epoch_order, loss_scale, micro_batches, stream_seed, windows
 
 log = logging.getLogger(__name__)
-SECONDS_BETWEEN_STATES = 600.0
 
 
 def train(
@@ -46,97 +58,165 @@ def train(
     run_folder: Path,
     state_folder: Path,
     observe: Callable[[Record], None] = lambda record: None,
+    deadline: float | None = None,
 ) -> None:
     """Train a run; write its history, checkpoints, ``train.json`` and ``manifest.json`` to ``run_folder``.
 
-    ``settings`` holds ``physical_batch_size`` and ``device``: what the result does not depend on. ``observe`` sees
-    every line of the history as it is written. Raises UserError for what the user can mend.
+    ``settings`` holds what the result does not depend on: ``physical_batch_size`` (a number or ``auto``), ``device``
+    and ``save_every`` (seconds). ``observe`` sees every line of the history as it is written. Before ``deadline``
+    (seconds since 1970), and at SIGTERM and SIGINT, a state is saved and Stopped raised; the next call with the same
+    spec and code goes on from there. Raises UserError for what the user can mend.
     """
     started = time.perf_counter()
+    if spec.determinism == "strict":
+        compute_deterministically()
     device = pick_device(settings["device"])
+    ranks = Ranks(device)
     precision = resolve_precision(spec.precision, device)
-    physical_batch_size = spec.naive_physical_batch_size or settings["physical_batch_size"]
     train_tokens, validation_tokens = (load_tokens(tokens_folder / f"{name}.arrow") for name in ("train", "validation"))
-    plan = _plan(spec, len(train_tokens.label))
+    examples = len(train_tokens)
+    plan = _plan(spec, examples)
 
     model = build_model(
         spec.model, len(train_tokens.classes), train_tokens.vocabulary_size, train_tokens.pad_token_id, spec.seed
     )
     model = model.to(device).train()
     optimizer = _optimizer(spec, model)
+    gauge = noise_gauge(model, spec.noise_scale)
     fingerprint = digest(canonical_json(spec.to_dict()) + code + file_hash(tokens_folder / "train.arrow"))
-    workspace = Workspace(state_folder / fingerprint)
-    ledger = _resume(workspace, model, optimizer)
+    workspace = Workspace(state_folder / fingerprint, writes=ranks.first)
+    ledger = _resume(ranks.same(workspace.load()), model, optimizer)
     started -= ledger.seconds
-    saved = time.perf_counter()
-    engine = ENGINES[spec.engine](model, optimizer)
-
     data = DeviceTokens(train_tokens, device)
-    order, order_epoch = torch.empty(0), 0
-    line = ProgressLine(total=plan[-1].samples, done=ledger.samples)
-    for window in plan[ledger.update :]:
-        update_started = time.perf_counter()
-        if window.epoch != order_epoch:
-            order_epoch = window.epoch
-            order = torch.from_numpy(epoch_order(len(train_tokens.label), spec.seed, window.epoch)).to(device)
-        torch.manual_seed(stream_seed(spec.seed, "dropout", window.update))
-        learning_rate = _set_learning_rate(optimizer, spec, window.update, len(plan))
 
-        sums = engine.accumulate(
-            [
-                data.micro_batch(order[start:stop], _scale(spec, window, stop - start))
-                for start, stop in micro_batches(window, physical_batch_size)
-            ],
-            autocast(device, precision),
-        )
-        grad_norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-        if "max_grad_norm" in spec.optimizer:
-            torch.nn.utils.clip_grads_with_norm_(model.parameters(), spec.optimizer["max_grad_norm"], grad_norm)
-        engine.optimizer.step()
-        engine.optimizer.zero_grad()
+    cards = ranks.size if ranks.first else 0
+    with StopRequest(deadline) as stop, Telemetry(device, cards, ledger.telemetry) as telemetry:
 
-        record = ledger.count_update(window, float(sums.loss), int(sums.correct), learning_rate, float(grad_norm))
-        _refuse_non_finite(record, workspace)
-        workspace.append(record)
-        observe(record)
-        ledger.update_seconds.append(time.perf_counter() - update_started)
-        line.advance(window.examples, window.epoch, record["loss"])
+        def after_micro_batch(position: int, batch: MicroBatch) -> None:
+            if gauge:
+                gauge.observe(position, batch)
+            if ranks.size == 1:
+                stop.check()
 
-        if window.ends_epoch:
-            validation_started = time.perf_counter()
-            logits = predict(model, validation_tokens, device, precision)
-            record = ledger.close_epoch(window, measure(logits, validation_tokens.label))
-            ledger.validation_seconds += time.perf_counter() - validation_started
-            workspace.append(record)
-            observe(record)
-            save_checkpoint(workspace.checkpoints / checkpoint_name(record), model, record)
-            log.info(_describe(record))
-        if window.ends_epoch or time.perf_counter() - saved > SECONDS_BETWEEN_STATES:
-            saved = time.perf_counter()
-            ledger.seconds = saved - started
-            state = {"ledger": ledger.to_dict(), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            workspace.save(ledger.update, state)
-            if spec.keep == "best" and ledger.epochs:
-                workspace.keep_checkpoints({checkpoint_name(ledger.best)})
-    line.close()
+        engine = ENGINES[spec.engine](model, optimizer, after_micro_batch)
 
+        def accumulate(window: Window, order: torch.Tensor) -> WindowSums:
+            """The window's gradient into ``.grad``, whatever the micro-batches that fit into memory."""
+            while True:
+                torch.manual_seed(stream_seed(spec.seed, "dropout", window.update, ranks.rank))
+                pieces = ranks.share(list(micro_batches(window, ledger.physical_batch_size)))
+                try:
+                    fetching = time.perf_counter()
+                    batches = [data.micro_batch(order[a:b], _scale(spec, window, b - a)) for a, b in pieces]
+                    ledger.data_wait_seconds += time.perf_counter() - fetching
+                    sums = engine.accumulate(batches, autocast(device, precision))
+                    ranks.sum_gradients(model)
+                    return WindowSums(ranks.sum(sums.loss), ranks.sum(sums.correct))
+                except torch.OutOfMemoryError as error:
+                    if spec.tail == "naive" or ranks.size > 1:
+                        raise
+                    optimizer.zero_grad()
+                    ledger.physical_batch_size = halved(ledger.physical_batch_size, error)
+
+        def save() -> None:
+            """A state to go on from; the time it takes is what a stop must leave for it."""
+            saving = time.perf_counter()
+            ledger.seconds, ledger.telemetry = saving - started, telemetry.totals()
+            if ranks.first:
+                state = {"ledger": ledger.to_dict(), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                workspace.save(ledger.update, state)
+                if spec.keep == "best" and ledger.epochs:
+                    workspace.keep_checkpoints({checkpoint_name(ledger.best)})
+            stop.reserve = max(stop.reserve, 10 + 3 * (time.perf_counter() - saving))
+
+        if not ledger.physical_batch_size:
+            ledger.physical_batch_size = spec.naive_physical_batch_size or ranks.same(
+                _physical_batch_size(settings["physical_batch_size"], plan[0], accumulate, ledger, optimizer, device)
+            )
+        line = ProgressLine(total=plan[-1].samples, done=ledger.samples, visible=ranks.first)
+        order, order_epoch, saved = torch.empty(0), 0, time.perf_counter()
+        try:
+            for window in plan[ledger.update :]:
+                if ranks.same(stop.reason() is not None):
+                    raise Stopped(stop.reason() or "another rank was asked to")
+                update_started = time.perf_counter()
+                if window.epoch != order_epoch:
+                    order_epoch = window.epoch
+                    order = torch.from_numpy(epoch_order(examples, spec.seed, window.epoch)).to(device)
+                learning_rate = _set_learning_rate(optimizer, spec, window.update, len(plan))
+                sums = accumulate(window, order)
+                grad_norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+                loss, correct, norm = float(sums.loss), int(sums.correct), float(grad_norm)
+                if not (math.isfinite(loss) and math.isfinite(norm)):
+                    save()
+                    culprits = _offending_examples(model, data, order[window.start : window.stop], train_tokens)
+                    raise UserError(_explain_non_finite(window, loss, norm, learning_rate, culprits, workspace))
+                if "max_grad_norm" in spec.optimizer:
+                    limit = spec.optimizer["max_grad_norm"]
+                    torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, grad_norm)
+                engine.optimizer.step()
+                engine.optimizer.zero_grad()
+
+                record = ledger.count_update(window, loss, correct, learning_rate, norm)
+                if gauge:
+                    record |= gauge.columns(norm, ranks.sum if ranks.size > 1 else None)
+                workspace.append(record)
+                observe(record)
+                ledger.update_seconds.append(time.perf_counter() - update_started)
+                line.advance(window.examples, window.epoch, record["loss"])
+
+                if window.ends_epoch:
+                    validation_started = time.perf_counter()
+                    scores: Record = {}
+                    if ranks.first:
+                        logits = predict(model, validation_tokens, device, precision)
+                        scores = measure(logits, validation_tokens.label)
+                    record = ledger.close_epoch(window, ranks.same(scores))
+                    ledger.validation_seconds += time.perf_counter() - validation_started
+                    workspace.append(record)
+                    observe(record)
+                    if ranks.first:
+                        save_checkpoint(workspace.checkpoints / checkpoint_name(record), model, record)
+                    log.info(_describe(record))
+                if window.ends_epoch or time.perf_counter() - saved >= settings.get("save_every", 600):
+                    save()
+                    saved = time.perf_counter()
+        except Stopped as reason:
+            optimizer.zero_grad()
+            save()
+            raise Stopped(
+                f"stopped after update {ledger.update} of {len(plan)}: {reason}. The state is saved in "
+                f"{workspace.folder}; the same command goes on from there"
+            ) from None
+        finally:
+            line.close()
+            ranks.close()
+
+    if not ranks.first:
+        return
+    diverged = ledger.epochs[-1]["train"]["loss"] > math.log(len(train_tokens.classes))
+    if diverged:
+        log.warning("the training loss ended above that of guessing: lower the learning rate of this policy")
     save_checkpoint(workspace.checkpoints / "last.safetensors", model, ledger.epochs[-1])
-    workspace.publish(run_folder, checkpoint_name(ledger.best))
-    ledger.seconds = time.perf_counter() - started
     facts = {
-        "train_examples": len(train_tokens.label),
+        "train_examples": examples,
+        "diverged": diverged,
         "device": device_name(device),
         "precision": str(precision).removeprefix("torch."),
-        "physical_batch_size": physical_batch_size,
+        "determinism": spec.determinism or "fast",
+        "ranks": ranks.size,
         "peak_memory_bytes": peak_memory_bytes(device),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "windows_per_epoch": _windows_of_first_epoch(plan, spec.target_batch_size),
     }
-    write_json(run_folder / "train.json", ledger.facts() | facts)
-    write_json(
-        run_folder / "manifest.json",
-        {"spec": spec.to_dict(), "code": code, "fingerprint": fingerprint, "device": facts["device"]}
-        | {"precision": facts["precision"], "physical_batch_size": physical_batch_size}
+    ledger.seconds = time.perf_counter() - started
+    facts = ledger.facts() | telemetry.facts() | facts
+    workspace.publish(
+        run_folder,
+        best=checkpoint_name(ledger.best),
+        facts=facts,
+        manifest={"spec": spec.to_dict(), "code": code, "fingerprint": fingerprint}
+        | {key: facts[key] for key in ("device", "precision", "determinism", "physical_batch_size", "ranks")}
         | provenance(tokens_folder),
     )
 
@@ -159,9 +239,8 @@ def _optimizer(spec: TrainSpec, model: torch.nn.Module) -> torch.optim.Optimizer
     )
 
 
-def _resume(workspace: Workspace, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Ledger:
-    """Bring model and optimizer to the last saved state, if there is one."""
-    state = workspace.load()
+def _resume(state: Record | None, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Ledger:
+    """Bring model and optimizer to a saved state, if there is one."""
     if state is None:
         return Ledger()
     model.load_state_dict(state["model"])
@@ -169,6 +248,36 @@ def _resume(workspace: Workspace, model: torch.nn.Module, optimizer: torch.optim
     ledger = Ledger(**state["ledger"])
     log.info(f"going on after update {ledger.update}, where an earlier start was cut off")
     return ledger
+
+
+def _physical_batch_size(
+    wanted: int | str,
+    window: Window,
+    accumulate: Callable[[Window, torch.Tensor], WindowSums],
+    ledger: Ledger,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+) -> int:
+    """The micro-batch asked for; for ``auto`` the fastest one, measured on the first examples of the first window."""
+    if wanted != "auto":
+        return int(wanted)
+    order = torch.arange(window.examples, device=device)
+
+    def seconds_for(size: int) -> float:
+        ledger.physical_batch_size = size
+        durations = []
+        for _ in range(3):
+            trial = time.perf_counter()
+            accumulate(dataclasses.replace(window, stop=window.start + size), order)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            durations.append(time.perf_counter() - trial)
+            optimizer.zero_grad()
+        if ledger.physical_batch_size != size:
+            raise torch.OutOfMemoryError
+        return min(durations)
+
+    return fastest_micro_batch(seconds_for, window.examples)
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, spec: TrainSpec, update: int, updates: int) -> float:
@@ -183,15 +292,33 @@ def _scale(spec: TrainSpec, window: Window, examples: int) -> float:
     return loss_scale(window, examples, spec.target_batch_size, spec.tail, spec.naive_physical_batch_size)
 
 
-def _refuse_non_finite(record: Record, workspace: Workspace) -> None:
-    if math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"]):
-        return
-    workspace.flush()
-    what = "loss" if not math.isfinite(record["loss"]) else "gradient norm"
-    raise UserError(
-        f"the {what} became {record[what.replace(' ', '_').replace('gradient', 'grad')]} in update {record['update']} "
-        f"at learning rate {record['lr']:g}. Lower the learning rate of this policy, add `schedule: {{warmup: 0.1}}` "
-        f"or `optimizer: {{max_grad_norm: 1.0}}`. The history so far is in {workspace.history_file}"
+def _offending_examples(model: TextClassifier, data: DeviceTokens, rows: torch.Tensor, tokens: Tokens) -> list[int]:
+    """Ids of the reviews whose loss is not finite by itself, without dropout."""
+    model.eval()
+    found = []
+    with torch.no_grad():
+        for row in rows:
+            batch = data.micro_batch(row[None], 1.0)
+            if not bool(cross_entropy(model(batch.input_ids, batch.attention_mask), batch.label).isfinite()):
+                found.append(int(tokens.example_id[int(row)]))
+    return found
+
+
+def _explain_non_finite(
+    window: Window, loss: float, norm: float, learning_rate: float, culprits: list[int], workspace: Workspace
+) -> str:
+    what = f"the gradient norm became {norm}" if math.isfinite(loss) else f"the loss became {loss}"
+    if not culprits:
+        where = "no review of the window has such a loss by itself: the weights or the gradient overflowed"
+    elif len(culprits) == window.examples:
+        where = f"every review of the window has such a loss: the weights were lost in update {window.update - 1}"
+    else:
+        listed = ", ".join(map(str, culprits[:10])) + (", …" if len(culprits) > 10 else "")
+        where = f"the reviews with such a loss (example_id in data/corpus.parquet): {listed}"
+    return (
+        f"{what} in update {window.update} at learning rate {learning_rate:g}; {where}.\n"
+        "Lower the learning rate of this policy, add `schedule: {warmup: 0.1}` or `optimizer: {max_grad_norm: 1.0}`. "
+        f"The history and the state before this update are in {workspace.folder}"
     )
 
 

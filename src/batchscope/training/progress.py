@@ -13,10 +13,10 @@ SECONDS_BETWEEN_LOG_LINES = 60.0
 class ProgressLine:
     """Rate, epoch, loss and time left of a training of ``total`` samples, ``done`` of them already."""
 
-    def __init__(self, total: int, done: int = 0) -> None:
+    def __init__(self, total: int, done: int = 0, visible: bool = True) -> None:
         self.total, self.done, self.done_before = total, done, done
         self.started = self.logged = time.monotonic()
-        self.in_terminal = sys.stderr.isatty()
+        self.in_terminal = visible and sys.stderr.isatty()
         self.bar = tqdm(total=total, initial=done, unit=" samples", disable=not self.in_terminal, leave=False)
 
     def advance(self, samples: int, epoch: int, loss: float) -> None:

@@ -1,7 +1,7 @@
 """Everything the result of one training depends on, besides its tokens."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from batchscope.training.windows import Tail
 
@@ -12,7 +12,9 @@ class TrainSpec:
 
     ``model`` holds ``checkpoint``, ``revision`` and ``content`` (a folder's hash), or ``architecture`` and
     ``config``. ``budget`` holds one of ``epochs``, ``updates`` and ``samples``. ``naive_physical_batch_size`` is
-    set for the tail policy ``naive`` alone, the one whose gradients depend on the micro-batch size.
+    set for the tail policy ``naive`` alone, the one whose gradients depend on the micro-batch size. ``noise_scale``
+    moves no weight, but it adds to the history, which is part of the result; it is unset where it is off.
+    ``determinism`` is set for ``strict`` alone: other kernels round differently.
     """
 
     model: dict[str, Any]
@@ -27,6 +29,8 @@ class TrainSpec:
     tail: Tail = "exact"
     keep: str = "best"
     naive_physical_batch_size: int | None = None
+    noise_scale: Literal["cheap", "full"] | None = None
+    determinism: Literal["strict"] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for canonical JSON, without the fields that are unset; the constructor takes them back."""

@@ -4,17 +4,18 @@ Snakemake deletes the declared outputs of a job that fails, so all this stands i
 fingerprint of everything the training depends on. A finished run moves its files to where they are declared.
 """
 
+import io
 import json
 import logging
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from batchscope.files import atomic
+from batchscope.files import atomic, write_json
 from batchscope.fingerprint import file_hash
 
 log = logging.getLogger(__name__)
@@ -22,30 +23,28 @@ STATES_KEPT = 2
 
 
 class Workspace:
-    """The folder of one unfinished run."""
+    """The folder of one unfinished run. Of several ranks only the one that ``writes`` touches it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, writes: bool = True) -> None:
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.history_file = folder / "history.jsonl"
-        self._history = self.history_file.open("ab")
+        self._history: BinaryIO = io.BytesIO()
+        if writes:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._history = self.history_file.open("ab")
 
     def append(self, record: dict[str, Any]) -> None:
         """Add a line to the history."""
         self._history.write(json.dumps(record).encode() + b"\n")
-
-    def flush(self) -> None:
-        """Bring the history to the disk."""
-        self._history.flush()
-        os.fsync(self._history.fileno())
 
     def save(self, update: int, state: dict[str, Any]) -> None:
         """Save ``state`` after ``update``, with the length of the history; the one before it is kept as well.
 
         A state's file name holds the hash of its content, by which ``load`` knows a damaged one.
         """
-        self.flush()
+        self._history.flush()
+        os.fsync(self._history.fileno())
         unnamed = self.folder / "state.unnamed"
         with atomic(unnamed) as temporary:
             torch.save(state | {"history_bytes": self._history.tell()}, temporary)
@@ -71,18 +70,29 @@ class Workspace:
             if path.name not in names:
                 path.unlink()
 
-    def publish(self, run_folder: Path, best: str) -> None:
-        """Move history and checkpoints to the run's folder, ``best`` under two names, and delete the workspace."""
+    def publish(self, run_folder: Path, best: str, facts: dict[str, Any], manifest: dict[str, Any]) -> None:
+        """Give the run's folder its checkpoints, ``best`` under two names, its history, facts and manifest.
+
+        All is copied before the workspace is deleted: a process that dies in between leaves a state from which the
+        next one gets here again.
+        """
         self._history.close()
         target = run_folder / "checkpoints"
         target.mkdir(parents=True, exist_ok=True)
         for stale in target.glob("*.safetensors"):
             stale.unlink()
-        shutil.copyfile(self.checkpoints / best, self.checkpoints / "best.safetensors")
         for path in self.checkpoints.glob("*.safetensors"):
-            shutil.move(path, target / path.name)
-        shutil.move(self.history_file, run_folder / "history.jsonl")
+            _copy(path, target / path.name)
+        _copy(self.checkpoints / best, target / "best.safetensors")
+        _copy(self.history_file, run_folder / "history.jsonl")
+        write_json(run_folder / "train.json", facts)
+        write_json(run_folder / "manifest.json", manifest)
         shutil.rmtree(self.folder)
 
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob("state-*.pt"), reverse=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic(target) as temporary:
+        shutil.copyfile(source, temporary)

@@ -1,0 +1,37 @@
+# Once per model: are accumulated gradients those of the full batch, and what do the installed peers make of it?
+
+
+rule certify:
+    input:
+        train=rules.tokenize.output.train,
+    output:
+        report(
+            f"{STUDY_FOLDER}/certificates/{{model}}.json",
+            category="Certificate",
+            labels={"model": "{model}"},
+            caption="../workflow/report/certificate.rst",
+        ),
+    log:
+        f"{STUDY_FOLDER}/logs/certify/{{model}}.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/certify/{{model}}.tsv"
+    conda:
+        "../envs/train.yaml"
+    threads: MODEL_THREADS
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=GPU,
+    params:
+        tokens=subpath(input.train, parent=True),
+        spec=lambda wildcards: canonical_json(
+            STUDY.certificate_spec(wildcards.model, CONTENT_MEMORY)
+        ),
+        code=code_hash("batchscope.training.certificate"),
+        # A parameter function that takes `threads` is not compared between runs.
+        settings=lambda wildcards, threads: canonical_json({"device": STUDY.device}),
+    message:
+        "certify {wildcards.model}"
+    shell:
+        "python -m batchscope certify --spec {params.spec:q} --settings {params.settings:q}"
+        " --tokens {params.tokens:q} --output {output:q} --threads {threads} > {log:q} 2>&1"

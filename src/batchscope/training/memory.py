@@ -1,0 +1,50 @@
+"""The micro-batch: the fastest that fits, and a smaller one when memory runs out after all."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+
+from batchscope.errors import UserError
+
+log = logging.getLogger(__name__)
+SMALLEST = 8
+WORTH = 1.02
+
+
+def fastest_micro_batch(seconds_for: Callable[[int], float], largest: int) -> int:
+    """The power of two from 8 to ``largest`` with the most examples per second.
+
+    ``seconds_for(size)`` trains on ``size`` examples and says how long it took; out of memory ends the search, and so
+    do two sizes in a row that gain less than 2%. ``largest`` itself if it is below 8.
+    """
+    best, best_rate, disappointments = min(SMALLEST, largest), 0.0, 0
+    size = best
+    while size <= largest and disappointments < 2:
+        try:
+            rate = size / seconds_for(size)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        log.info(f"micro-batch of {size}: {rate:.1f} samples/s")
+        if rate > best_rate * WORTH:
+            best, best_rate, disappointments = size, rate, 0
+        else:
+            disappointments += 1
+        size *= 2
+    return best
+
+
+def halved(physical_batch_size: int, error: torch.OutOfMemoryError) -> int:
+    """Half the micro-batch, after it did not fit; raises UserError where one example is too much."""
+    if physical_batch_size == 1:
+        raise UserError(
+            "out of memory with a micro-batch of one review: lower `data.max_length`, take a smaller model or a "
+            "device with more memory"
+        ) from error
+    log.warning(
+        f"out of memory with a micro-batch of {physical_batch_size}: going on with {physical_batch_size // 2}; "
+        "the windows and their gradients stay what they are"
+    )
+    torch.cuda.empty_cache()
+    return physical_batch_size // 2

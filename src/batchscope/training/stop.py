@@ -1,0 +1,63 @@
+"""When a training must stop before its end: at a signal, or because its wall-time limit draws near."""
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any, Self
+
+EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: not done, trying again will help
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(Exception):
+    """The training was asked to stop; its message says why. Its state is saved by whoever lets it through."""
+
+
+class StopRequest:
+    """Watches for SIGTERM, SIGINT and the time ``deadline`` (seconds since 1970) while its context lasts.
+
+    ``reserve`` is the number of seconds before the deadline that stopping needs: the work up to the next check and
+    the saving of a state. Whoever knows better raises it.
+    """
+
+    def __init__(self, deadline: float | None = None, reserve: float = 30.0) -> None:
+        self.deadline, self.reserve = deadline, reserve
+        self._signal: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self._signal is not None:  # asked twice: do not wait for the micro-batch
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def reason(self) -> str | None:
+        """Why to stop now, or None."""
+        if self._signal is not None:
+            return f"received {signal.Signals(self._signal).name}"
+        if self.deadline is not None and time.time() + self.reserve >= self.deadline:
+            left = self.deadline - time.time()
+            return f"the wall-time limit is {left:.0f} s away, and saving may take {self.reserve:.0f} s"
+        return None
+
+    def check(self) -> None:
+        """Raise Stopped if there is a reason to."""
+        if (reason := self.reason()) is not None:
+            raise Stopped(reason)
+
+
+def deadline(limit_minutes: float | None, started: float) -> float | None:
+    """When the job ends: SLURM's word (``SLURM_JOB_END_TIME``), or ``limit_minutes`` after ``started``, or never."""
+    if end := os.environ.get("SLURM_JOB_END_TIME"):
+        return float(end)
+    return None if limit_minutes is None else started + 60 * limit_minutes
