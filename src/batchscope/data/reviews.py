@@ -114,13 +114,13 @@ def _own(number: int, text: str) -> dict[str, Any]:
 def _chosen(name: str, corpus: Corpus, example_id: int, probability: NDArray[np.float64]) -> dict[str, Any]:
     label = int(corpus.label[example_id])
     titles = {
-        "confident_correct": "Confident and correct",
-        "confident_wrong": "Confident and wrong",
-        "undecided": "Undecided",
+        "confident_correct": "Easy for a bag of words",
+        "confident_wrong": "Misread by a bag of words",
+        "undecided": "Undecided for a bag of words",
     }
     return {
         "name": name,
-        "title": f"{titles[name]} ({corpus.classes[label]})",
+        "title": titles[name],
         "text": corpus.text[example_id].as_py(),
         "example_id": example_id,
         "label": label,

@@ -155,7 +155,7 @@ def _all_layers(facts: dict[str, Any], weights: np.ndarray, origin: str) -> Figu
 
 
 def _title(facts: dict[str, Any]) -> str:
-    return f"{facts['title']}: {prediction_in_words(facts)}, {truth_in_words(facts)}"
+    return f"{facts['title']}; the model {prediction_in_words(facts)}, {truth_in_words(facts)}"
 
 
 def _columns(count: int) -> int:
