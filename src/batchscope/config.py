@@ -1,0 +1,329 @@
+"""The config: every key, its type, its default and what it means. Validated here, used by ``study``."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from batchscope.fingerprint import content_hash
+from batchscope.training.policy import Scaling, scaled_learning_rate
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+# YAML reads a plain `off` as false.
+NoiseScale = Annotated[
+    Literal["off", "cheap", "full"], BeforeValidator(lambda value: "off" if value is False else value)
+]
+HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+
+
+def location(name: str) -> Literal["local", "hub"]:
+    """Whether a source or checkpoint is a path or a hub id: an existing path is a path, then the looks decide."""
+    if Path(name).expanduser().exists() or not HUB_ID.match(name) or name.startswith("."):
+        return "local"
+    return "hub"
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys are errors, nothing changes after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Split(Section):
+    """How the reviews are divided."""
+
+    method: Literal["pooled", "official"] = "pooled"
+    """`pooled` joins all reviews and divides them anew; `official` keeps the given test set."""
+    train: Fraction = 0.8
+    """Share of the reviews for training (`official`: train and validation share the given training set)."""
+    validation: Fraction = 0.1
+    """Share of the reviews that chooses the best epoch."""
+    test: Fraction = 0.1
+    """Share of the reviews held out (`official`: ignored, the given test set is used)."""
+    seed: int = Field(default=42, ge=0)
+    """Seed of the division, and of the sample if there is one."""
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"train + validation + test must be 1, not {total:g}")
+        return self
+
+
+class Synthetic(Section):
+    """The embedded corpus, made by a grammar; for `source: synthetic` only."""
+
+    reviews: PositiveInt = 4000
+    """How many reviews to make."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the grammar's choices."""
+    label_noise: float = Field(default=0.03, ge=0, lt=0.5)
+    """Share of the labels that are flipped."""
+
+
+class Data(Section):
+    """Where the reviews come from and how they become tokens."""
+
+    source: str = "stanfordnlp/imdb"
+    """Hub id, folder (aclImdb layout, or parquet/csv/jsonl files), file, or `synthetic`."""
+    revision: str | None = None
+    """Commit hash, tag or branch of a hub id. Pin it: a branch can move."""
+    text: str = "text"
+    """Column that holds the text."""
+    label: str = "label"
+    """Column that holds the label: whole numbers or strings, two classes or more."""
+    synthetic: Synthetic | None = None
+    """Settings of the synthetic corpus."""
+    sample: PositiveInt | None = None
+    """Keep this many reviews, drawn evenly over labels; all of them if unset."""
+    split: Split = Split()
+    """How the reviews are divided."""
+    max_length: int = Field(default=128, ge=8)
+    """Tokens per review; shorter ones are padded."""
+    truncation: Literal["head", "tail", "head_tail"] = "head"
+    """Which end of a long review is kept; `head_tail` keeps a quarter from the start and the rest from the end."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.synthetic is not None and self.source != "synthetic":
+            raise ValueError("`synthetic` settings go with `source: synthetic`")
+        if self.revision is not None and self.kind != "hub":
+            raise ValueError(f"`revision` goes with a hub id; {self.source!r} is not one")
+        return self
+
+    @property
+    def kind(self) -> Literal["synthetic", "local", "hub"]:
+        """What `source` names."""
+        return "synthetic" if self.source == "synthetic" else location(self.source)
+
+
+class Model(Section):
+    """An encoder: pretrained (`checkpoint`) or from scratch (`architecture`)."""
+
+    checkpoint: str | None = None
+    """Hub id or local folder of a pretrained encoder, in safetensors."""
+    revision: str | None = None
+    """Commit hash, tag or branch of a hub id. Pin it: a branch can move."""
+    architecture: Literal["bert", "modernbert"] | None = None
+    """Build this encoder from scratch, with random weights and a tokenizer trained on the train split."""
+    config: dict[str, Any] | None = None
+    """For `architecture`: values of its transformers config, such as `hidden_size`."""
+    vocabulary_size: Annotated[int, Field(ge=64)] | None = None
+    """For `architecture`: entries of the tokenizer to train (8000 if unset)."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.checkpoint is None) == (self.architecture is None):
+            raise ValueError("give either `checkpoint` or `architecture`")
+        if self.checkpoint is not None and (self.config is not None or self.vocabulary_size is not None):
+            raise ValueError("`config` and `vocabulary_size` go with `architecture`, not with `checkpoint`")
+        if self.revision is not None and (self.checkpoint is None or location(self.checkpoint) != "hub"):
+            raise ValueError("`revision` goes with a checkpoint from the hub")
+        return self
+
+    def spec(self, memory: Path | None = None) -> dict[str, Any]:
+        """What identifies the initial weights; a local folder counts by its content, not by its path."""
+        if self.architecture is not None:
+            return {
+                "architecture": self.architecture,
+                "config": self.config or {},
+                "vocabulary_size": self.vocabulary_size or 8000,
+            }
+        assert self.checkpoint is not None
+        if location(self.checkpoint) == "hub":
+            return {"checkpoint": self.checkpoint, "revision": self.revision or "main"}
+        return {
+            "checkpoint": self.checkpoint,
+            "content": content_hash(Path(self.checkpoint).expanduser(), memory),
+        }
+
+
+class LearningRatePolicy(Section):
+    """Learning rate as a function of the target batch size."""
+
+    base_lr: PositiveFloat | None = None
+    """Learning rate, at `reference_batch_size` where there is a scaling."""
+    scaling: Scaling = "none"
+    """`none`, `sqrt` or `linear` in target batch size / reference batch size."""
+    reference_batch_size: PositiveInt | None = None
+    """Target batch size at which `base_lr` holds."""
+    table: dict[PositiveInt, PositiveFloat] | None = None
+    """Instead of a rule: target batch size → learning rate."""
+
+    @model_validator(mode="after")
+    def _rule_or_table(self) -> Self:
+        if (self.base_lr is None) == (self.table is None):
+            raise ValueError("give either `base_lr` or `table`")
+        if self.scaling != "none" and self.table is not None:
+            raise ValueError("`scaling` does not go with `table`")
+        if (self.scaling == "none") != (self.reference_batch_size is None):
+            raise ValueError("`reference_batch_size` goes with `scaling: sqrt` or `linear`, which need it")
+        return self
+
+    def learning_rate(self, target_batch_size: int) -> float:
+        """Learning rate at a target batch size of the study."""
+        if self.table is not None:
+            return self.table[target_batch_size]
+        assert self.base_lr is not None
+        return scaled_learning_rate(self.base_lr, self.scaling, target_batch_size, self.reference_batch_size)
+
+
+class Budget(Section):
+    """How long each run trains: exactly one of the three."""
+
+    epochs: PositiveInt | None = None
+    """Passes over the train split: every run sees the same examples."""
+    updates: PositiveInt | None = None
+    """Optimizer steps: large batches see more examples."""
+    samples: PositiveInt | None = None
+    """Examples seen."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(self.spec()) != 1:
+            raise ValueError("give exactly one of `epochs`, `updates` and `samples`")
+        return self
+
+    def spec(self) -> dict[str, int]:
+        """The one key that is set."""
+        return self.model_dump(exclude_none=True)
+
+
+class Optimizer(Section):
+    """The optimizer."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    """`adam` (weight decay as an L2 term) or `adamw` (decoupled)."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay of the first and of the second moment."""
+    eps: PositiveFloat = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Weight decay; 0 is none."""
+    max_grad_norm: PositiveFloat | None = None
+    """Clip the gradient of a window to this norm; unset is no clipping."""
+
+
+class Schedule(Section):
+    """The learning rate over the updates of a run."""
+
+    name: Literal["constant", "linear", "cosine"] = "constant"
+    """`constant`, or falling to zero along a line or a cosine."""
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the updates over which the learning rate rises."""
+
+
+class Attention(Section):
+    """Which reviews get attention maps."""
+
+    texts: list[Annotated[str, Field(min_length=1)]] = []
+    """Your own texts. If there are none, three validation reviews are chosen by a bag-of-words classifier."""
+
+
+class Tracking(Section):
+    """Weights & Biases."""
+
+    mode: Literal["disabled", "offline", "online"] = "disabled"
+    """Changing it trains nothing again."""
+    project: Name = "batchscope"
+    """Project that receives the runs."""
+    entity: str | None = None
+    """User or team; your default if unset."""
+
+
+class Report(Section):
+    """The report's looks."""
+
+    title: str | None = None
+    """Heading of the report; the study's name if unset."""
+    palette: list[Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]] = []
+    """Colours of the target batch sizes, in order, as `#rrggbb`; a colour-blind-safe scale if empty."""
+
+
+class Config(Section):
+    """A whole study, as `config/*.yaml` states it."""
+
+    study: Name
+    """Name of the study and of its folder under `results/`."""
+    data: Data = Data()
+    """Where the reviews come from and how they become tokens."""
+    models: dict[Name, Model] = Field(min_length=1)
+    """Encoders to fine-tune, by a name of your own."""
+    target_batch_sizes: list[PositiveInt] = Field(min_length=1)
+    """Examples per update."""
+    physical_batch_size: PositiveInt | Literal["auto"] = 16
+    """Examples per micro-batch. A matter of memory and speed: changing it trains nothing again. `auto` measures which
+    power of two is fastest; a micro-batch that does not fit into the GPU's memory is halved either way."""
+    lr_policies: dict[Name, LearningRatePolicy] = Field(min_length=1)
+    """Learning-rate policies, by a name of your own."""
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[42], min_length=1)
+    """One training per seed: initialisation of the head, order of the examples, dropout."""
+    budget: Budget = Budget(epochs=5)
+    """How long each run trains."""
+    optimizer: Optimizer = Optimizer()
+    """The optimizer."""
+    schedule: Schedule = Schedule()
+    """The learning rate over the updates of a run."""
+    engine: Literal["manual", "accelerate"] = "manual"
+    """Who accumulates: our own loop or Hugging Face Accelerate; the results are the same."""
+    tail: Literal["exact", "naive", "drop"] = "exact"
+    """The window left over at the end of an epoch: averaged over its own examples (`exact`), divided as if it were
+    full (`naive`), or left out (`drop`)."""
+    precision: Literal["float32", "bfloat16", "auto"] = "auto"
+    """Arithmetic of the forward and backward pass; weights are float32. `auto` takes bfloat16 where the hardware
+    multiplies it fast."""
+    determinism: Literal["fast", "strict"] = "fast"
+    """`strict` trains with deterministic GPU kernels alone and without TF32: slower, and the same bits at every
+    repetition on the same kind of GPU. On a CPU both train alike."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where models run; `auto` takes CUDA, then Apple MPS, then the CPU. With `cpu` no job asks for a GPU."""
+    gpus: PositiveInt = 1
+    """GPUs per run: its micro-batches are shared out and the gradients summed, which leaves the windows as they are."""
+    save_every: PositiveFloat = 600
+    """Seconds between saved states, from which a run that was cut off goes on."""
+    keep: Literal["best", "all"] = "best"
+    """Which per-epoch checkpoints stay."""
+    noise_scale: NoiseScale = "off"
+    """The gradient noise scale of every update, from its micro-batches: `cheap` compares the first one with the whole
+    window, `full` uses all of them and one spare gradient buffer. No weight changes, but runs without it train anew."""
+    attention: Attention = Attention()
+    """Which reviews get attention maps."""
+    tracking: Tracking = Tracking()
+    """Weights & Biases."""
+    report: Report = Report()
+    """The report's looks."""
+
+    @field_validator("target_batch_sizes", "seeds")
+    @classmethod
+    def _distinct(cls, values: list[int]) -> list[int]:
+        repeated = sorted({value for value in values if values.count(value) > 1})
+        if repeated:
+            raise ValueError(f"{repeated[0]} stands there twice")
+        return values
+
+    @model_validator(mode="after")
+    def _settings_go_together(self) -> Self:
+        if self.tail == "naive" and self.physical_batch_size == "auto":
+            raise ValueError(
+                "`tail: naive` divides by the micro-batches of a window: give `physical_batch_size` a number"
+            )
+        if self.gpus > 1 and self.device not in ("auto", "cuda"):
+            raise ValueError(f"`gpus: {self.gpus}` does not go with `device: {self.device}`")
+        if self.gpus > 1 and self.engine == "accelerate":
+            raise ValueError("`gpus` above 1 goes with `engine: manual`")
+        return self
+
+    @model_validator(mode="after")
+    def _tables_cover_the_grid(self) -> Self:
+        for name, policy in self.lr_policies.items():
+            missing = [
+                size for size in self.target_batch_sizes if policy.table is not None and size not in policy.table
+            ]
+            if missing:
+                raise ValueError(f"lr_policies.{name}.table has no learning rate for target batch size {missing[0]}")
+        return self
