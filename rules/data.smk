@@ -8,6 +8,7 @@ rule corpus:
         f"{STUDY_FOLDER}/logs/corpus.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/corpus.tsv"
+    priority: 10
     conda:
         "../envs/data.yaml"
     threads: 1
@@ -32,6 +33,7 @@ rule split:
         f"{STUDY_FOLDER}/logs/split.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/split.tsv"
+    priority: 10
     conda:
         "../envs/data.yaml"
     threads: 1
@@ -60,9 +62,10 @@ rule tokenize:
         f"{STUDY_FOLDER}/logs/tokenize/{{model}}.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/tokenize/{{model}}.tsv"
+    priority: 10
     conda:
         "../envs/data.yaml"
-    threads: 2
+    threads: MODEL_THREADS
     resources:
         mem_mb=8000,
         runtime=60,
@@ -73,7 +76,7 @@ rule tokenize:
     message:
         "tokenize for {wildcards.model}"
     shell:
-        "python -m batchscope tokenize --spec {params.spec:q} --corpus {input.corpus:q} --split {input.split:q}"
+        "RAYON_NUM_THREADS={threads} python -m batchscope tokenize --spec {params.spec:q} --corpus {input.corpus:q} --split {input.split:q}"
         " --output {params.tokens:q} > {log:q} 2>&1"
 
 

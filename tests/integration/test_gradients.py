@@ -104,9 +104,15 @@ def test_sums_of_a_window_are_those_of_its_examples(small_study):
     assert int(sums.correct) == int((logits.argmax(1) == batch.label).sum())
 
 
-def test_padding_does_not_reach_the_logits(small_study):
-    model, data, _ = prepared(small_study, "bert")
-    batch = data.micro_batch(torch.arange(8), 1.0)
-    disturbed = torch.where(batch.attention_mask, batch.input_ids, 7)
-    expected = model(batch.input_ids, batch.attention_mask)
-    torch.testing.assert_close(model(disturbed, batch.attention_mask), expected, rtol=0, atol=1e-12)
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
+def test_padding_does_not_reach_the_logits(small_study, architecture):
+    model, data, _ = prepared(small_study, architecture)
+    width = data.input_ids.shape[1]
+    length = torch.tensor([5, 9, 17, width])
+    mask = torch.arange(width) < length[:, None]
+    ids = data.input_ids[:4]
+    expected = model(ids, mask)
+    torch.testing.assert_close(model(torch.where(mask, ids, 7), mask), expected, rtol=0, atol=1e-12)
+    for row in range(4):
+        alone = model(ids[row : row + 1, : length[row]], mask[row : row + 1, : length[row]])
+        torch.testing.assert_close(alone[0], expected[row], rtol=0, atol=1e-6)
