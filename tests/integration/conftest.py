@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from batchscope.data.corpus import build_corpus
 from batchscope.data.split import make_split
@@ -58,6 +59,12 @@ class SmallStudy:
         """Training spec of a model, with keys of the config changed."""
         study = Study.from_mapping(tiny_config(**changes))
         return next(spec for cell, spec in study.train_specs().items() if (cell.model, cell.batch) == (model, batch))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums of floats depend on the number of threads; whatever ran before, a test computes with one."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

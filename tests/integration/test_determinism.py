@@ -18,6 +18,7 @@ import torch
 from batchscope.training.loop import train
 from batchscope.training.spec import TrainSpec
 
+torch.set_num_threads(1)
 spec, tokens, folder = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 train(TrainSpec(**spec), "code", {"physical_batch_size": 6, "device": sys.argv[4]}, tokens, folder / "run", folder)
 state = {
