@@ -15,7 +15,8 @@ from typing import Any
 
 from batchscope import __version__
 from batchscope.errors import UserError
-from batchscope.training.stop import EXIT_STATUS, Stopped
+from batchscope.training.launch import is_rank, launch
+from batchscope.training.stop import EXIT_STATUS, Stopped, deadline
 
 log = logging.getLogger("batchscope")
 STARTED = time.time()
@@ -59,8 +60,6 @@ def reviews(arguments: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train one run by gradient accumulation."""
-    from batchscope.training.launch import is_rank, launch
-
     gpus = arguments.settings.get("gpus", 1)
     if gpus > 1 and not is_rank():
         launch(gpus, sys.argv[1:])
@@ -69,7 +68,6 @@ def train(arguments: argparse.Namespace) -> None:
     from batchscope.training.device import use_threads
     from batchscope.training.loop import train as run
     from batchscope.training.spec import TrainSpec
-    from batchscope.training.stop import deadline
 
     use_threads(arguments.threads)
     spec = TrainSpec(**arguments.spec)
@@ -206,7 +204,7 @@ def parser() -> argparse.ArgumentParser:
 def devices_for(arguments: argparse.Namespace) -> AbstractContextManager[object]:
     """A lease on the GPUs of a verb that runs a model, to be taken before torch sees them; nothing for the others."""
     options = getattr(arguments, "settings", None) or vars(arguments)
-    if "device" not in options or "WORLD_SIZE" in os.environ:
+    if "device" not in options or is_rank():
         return nullcontext()
     from batchscope.training.lease import leased_devices
 

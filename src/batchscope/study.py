@@ -122,9 +122,11 @@ class Study(Config):
                     "seed": cell.seed,
                     "learning_rate": self.lr_policies[cell.policy].learning_rate(cell.batch),
                     "run": run.path,
+                    "shared": run != cell,
                 }
                 for cell, run in self.runs(memory).items()
             ],
+            "review_names": self.review_names(),
         }
 
     def settings(self, cell: "Cell") -> dict[str, Any]:

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchscope.evaluation.metrics import measure
-from batchscope.report.catalogue import review_names
 from batchscope.study import Study
 
 TEXT = "the film was a quiet triumph , though its $ ending felt borrowed and slow ."
@@ -149,7 +148,7 @@ def reviews(report_spec: dict[str, Any], title: str) -> dict[str, Any]:
         "reviews": [
             {"name": name, "title": title, "text": TEXT, "example_id": None, "label": 1}
             | {"baseline_probability": 0.97}
-            for name in review_names(report_spec)
+            for name in report_spec["review_names"]
         ],
     }
 

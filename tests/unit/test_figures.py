@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from batchscope.errors import UserError
-from batchscope.report.catalogue import figure_names, review_names
+from batchscope.report.catalogue import figure_names
 from batchscope.report.curves import running_mean
 from batchscope.report.figures import draw_figures, quality_cost_figure, strongest_keys
 from batchscope.report.noise import batches_without_estimate, running_noise_scale
@@ -135,7 +135,7 @@ def test_review_names_are_the_studys(texts: list[str]) -> None:
         "attention": {"texts": texts},
     }
     study = Study.from_mapping(config)
-    assert review_names(study.report_spec()) == study.review_names()
+    assert study.report_spec()["review_names"] == study.review_names()
 
 
 def test_palette_replaces_the_scale_and_must_be_long_enough() -> None:

@@ -16,7 +16,8 @@ from batchscope.errors import UserError
 from batchscope.files import read_json, write_json
 from batchscope.report.sections import cost_table
 from batchscope.report.statistics import holm, mcnemar_exact, wilson_interval
-from batchscope.report.tables import TELEMETRY, cell_path, flatten, write_tables
+from batchscope.report.tables import TELEMETRY, flatten, write_tables
+from batchscope.study import Cell
 
 SPEC = fabricate.spec()
 
@@ -70,7 +71,7 @@ def test_one_row_per_cell_from_the_run_it_reads(study: Path) -> None:
     assert len(results) == len(SPEC["cells"]) == 24
     assert results.run.nunique() == 20
     for cell, row in zip(SPEC["cells"], results.to_dict("records"), strict=True):
-        assert row["shared"] == (cell["run"] != cell_path(cell))
+        assert row["shared"] == (cell["run"] != Cell(cell["model"], cell["batch"], cell["policy"], cell["seed"]).path)
         for split in ("validation", "test"):
             for checkpoint, suffix in (("best", ""), ("last", "_last")):
                 right = predictions(study, cell["run"], split, checkpoint).correct

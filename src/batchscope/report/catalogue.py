@@ -61,7 +61,7 @@ def figure_names(spec: dict[str, Any]) -> list[CataloguedFigure]:
                 "attention",
             )
             for model in models
-            for review in review_names(spec)
+            for review in spec["review_names"]
         ),
         *(CataloguedFigure(f"cost.{form}", "Cost", {"runs": "all", "format": form}, "cost") for form in ("png", "svg")),
         *(
@@ -84,12 +84,6 @@ def names_in_order(spec: dict[str, Any], key: str) -> list[Any]:
     A spec that went through canonical JSON has its mappings sorted by key; only the list of cells keeps the order.
     """
     return list(dict.fromkeys(cell[key] for cell in spec["cells"]))
-
-
-def review_names(spec: dict[str, Any]) -> list[str]:
-    """Names of the reviews with attention maps, as ``Study.review_names`` gives them."""
-    own = [f"text{number}" for number in range(1, len(spec["attention"]["texts"]) + 1)]
-    return own or ["confident_correct", "confident_wrong", "undecided"]
 
 
 def attention_cells(spec: dict[str, Any], model: str) -> list[dict[str, Any]]:

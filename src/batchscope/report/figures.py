@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from batchscope.errors import UserError
-from batchscope.report.catalogue import attention_cells, figure_names, measures_noise, names_in_order, review_names
+from batchscope.report.catalogue import attention_cells, figure_names, measures_noise, names_in_order
 from batchscope.report.curves import training_figure, validation_figure
 from batchscope.report.maps import (
     draw_map,
@@ -65,7 +65,7 @@ def draw_figures(spec: dict[str, Any], study_folder: Path) -> None:
         if measures_noise(spec):
             drawn[f"noise_scale_{model}"] = noise_scale_figure(spec, history, model)
         maps = [(cell, load_attention(study_folder / "runs" / cell["run"])) for cell in attention_cells(spec, model)]
-        for review in review_names(spec):
+        for review in spec["review_names"]:
             lacking = [cell["run"] for cell, reviews in maps if review not in reviews]
             if lacking:
                 raise UserError(f"run {lacking[0]} has no attention of review {review!r}; make its attention again")

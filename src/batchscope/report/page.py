@@ -14,7 +14,7 @@ from batchscope.errors import UserError
 from batchscope.files import read_json, write_text
 from batchscope.report import sections
 from batchscope.report.answer import answer
-from batchscope.report.catalogue import measures_noise, names_in_order, review_names
+from batchscope.report.catalogue import measures_noise, names_in_order
 from batchscope.report.tables import summarise
 
 WIDEST = 1920
@@ -91,7 +91,7 @@ def _context(spec: dict[str, Any], study_folder: Path) -> dict[str, Any]:
                 "text": _shortened(found[name]["text"]),
                 "maps": [(model, embedded(figures / f"attention_{model}_{name}.png")) for model in models],
             }
-            for name in review_names(spec)
+            for name in spec["review_names"]
         ],
         "cost": sections.cost_table(cost),
         "cost_figure": embedded(figures / "cost.png"),

@@ -78,11 +78,6 @@ CONTRAST_COLUMNS = (
 )
 
 
-def cell_path(cell: dict[str, Any]) -> str:
-    """Folder that the cell's own run would have below ``runs/``; it is ``cell["run"]`` unless the run is shared."""
-    return f"{cell['model']}/bs{cell['batch']}/{cell['policy']}/seed{cell['seed']}"
-
-
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """One row per model, batch size and policy: mean and SD over seeds, and the interval that the test set allows.
 
@@ -136,7 +131,7 @@ def _result(cell: dict[str, Any], facts: dict[str, Any], metrics: dict[str, Any]
         "seed": cell["seed"],
         "learning_rate": float(cell["learning_rate"]),
         "run": cell["run"],
-        "shared": cell["run"] != cell_path(cell),
+        "shared": cell["shared"],
         "best_epoch": facts["best_epoch"],
         "epochs": facts["epochs"],
     }
