@@ -15,6 +15,7 @@ from batchscope.errors import UserError
 
 disable_progress_bar()  # of loading weights, which takes no time and would stand in every log
 
+MASKS_READY_MADE = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert")
 KEYS_WITHOUT_ATTRIBUTE = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
 
 
@@ -37,7 +38,8 @@ class TextClassifier(nn.Module):
         ``input_ids``: int ``[N, L]``; ``attention_mask``: bool ``[N, L]``, False on padding.
         Pooling and head leave autocast: bfloat16 logits would tie.
         """
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        allowed = attention_masks(self.encoder.config, attention_mask)
+        hidden = self.encoder(input_ids=input_ids, attention_mask=allowed).last_hidden_state
         with torch.autocast(input_ids.device.type, enabled=False):
             return self.head(masked_mean(hidden.to(self.head.weight.dtype), attention_mask))
 
@@ -45,6 +47,25 @@ class TextClassifier(nn.Module):
     def config(self) -> PretrainedConfig:
         """The encoder's transformers config."""
         return self.encoder.config
+
+
+def attention_masks(config: PretrainedConfig, mask: Tensor) -> Tensor | dict[str, Tensor]:
+    """What the encoder's layers may look at: from ``mask``, bool ``[N, L]``, a layer's, bool ``[N, 1, L, L]``.
+
+    transformers would make the same, but asks the device first whether anything is padded at all: a synchronisation
+    in every forward pass, which a CUDA graph cannot hold. For other encoders than those named here, and where
+    attention weights are wanted (the eager implementation), ``mask`` is left to it. A padded query may look anywhere:
+    nobody reads it, and a query that may look nowhere would have no softmax.
+    """
+    if config.model_type not in MASKS_READY_MADE or config._attn_implementation == "eager":
+        return mask
+    length = mask.shape[1]
+    everywhere = mask[:, None, None, :].expand(-1, 1, length, -1)
+    if config.model_type != "modernbert":
+        return everywhere
+    position = torch.arange(length, device=mask.device)
+    near = (position[:, None] - position).abs() <= config.sliding_window
+    return {"full_attention": everywhere, "sliding_attention": everywhere & (near | ~mask[:, None, :, None])}
 
 
 def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:

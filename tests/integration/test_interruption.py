@@ -179,10 +179,10 @@ def test_the_fastest_micro_batch_is_found_and_memory_ends_the_search():
             raise torch.OutOfMemoryError
         return 1.0 + size / 100
 
-    assert fastest_micro_batch(seconds, 1024) == 64
-    assert fastest_micro_batch(seconds, 40) == 32
-    assert fastest_micro_batch(lambda size: size * (1 + abs(size - 16)), 1024) == 16
-    assert fastest_micro_batch(seconds, 5) == 5
+    assert fastest_micro_batch(seconds, 1024)[0] == 64
+    assert fastest_micro_batch(seconds, 40)[0] == 32
+    assert fastest_micro_batch(lambda size: size * (1 + abs(size - 16)), 1024)[0] == 16
+    assert fastest_micro_batch(seconds, 5)[0] == 5
 
 
 def test_auto_is_recorded_and_kept_over_a_restart(small_study, tmp_path):

@@ -12,12 +12,22 @@ import torch
 from batchscope.data.tokens import load_tokens
 from batchscope.fingerprint import canonical_json, file_hash
 from batchscope.model import build_model
-from batchscope.training.accumulate import DeviceTokens, accumulate_window
+from batchscope.training.accumulate import accumulate_window
 from batchscope.training.loop import train
-from batchscope.training.noise import NoiseGauge
+from batchscope.training.microbatch import DeviceTokens, micro_step
+from batchscope.training.noise import NoiseGauge, noise_columns
 from batchscope.training.windows import epoch_order, loss_scale, micro_batches, windows
 
 TARGET, PHYSICAL = 40, 6  # six micro-batches of 6 and one of 4; the tail window of 24 has four of 6
+
+
+def columns_of(gauge, grad_norm, over_ranks=None):
+    seen = gauge.close()
+    return noise_columns(seen, seen.norms.tolist(), grad_norm, over_ranks)
+
+
+def accumulate(model, pieces, observe=None):
+    return accumulate_window(model, pieces, lambda piece: micro_step(model, piece, contextlib.nullcontext()), observe)
 
 
 def flat_gradient(model):
@@ -30,7 +40,7 @@ def reference_columns(model, pieces):
     """Every micro-batch's mean gradient on its own, with dropout drawn as in the window; then the definitions."""
     gradients, sizes = [], np.array([len(piece.label) for piece in pieces])
     for piece in pieces:
-        accumulate_window(model, [piece._replace(scale=1 / len(piece.label))], contextlib.nullcontext())
+        accumulate(model, [piece._replace(scale=1 / len(piece.label))])
         gradients.append(flat_gradient(model))
     mean = sizes @ np.array(gradients) / sizes.sum()
     between = sum(size * ((g - mean) ** 2).sum() for size, g in zip(sizes, gradients, strict=True))
@@ -62,8 +72,8 @@ def test_estimates_equal_those_of_explicit_gradients(small_study, architecture, 
         torch.manual_seed(window.update)
         expected = reference_columns(model, pieces)[kind]
         torch.manual_seed(window.update)
-        accumulate_window(model, pieces, contextlib.nullcontext(), observe=gauge.observe)
-        found = gauge.columns(float(np.linalg.norm(flat_gradient(model))))
+        accumulate(model, pieces, gauge.observe)
+        found = columns_of(gauge, float(np.linalg.norm(flat_gradient(model))))
         size = max(map(abs, expected.values()))  # |G|² is a difference of terms as large as S/n
         assert found["noise_trace"] == pytest.approx(expected["noise_trace"], rel=1e-5)
         assert found["gradient_square"] == pytest.approx(expected["gradient_square"], rel=1e-5, abs=1e-6 * size)

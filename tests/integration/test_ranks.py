@@ -14,8 +14,9 @@ from batchscope.data.tokens import load_tokens
 from batchscope.files import read_json
 from batchscope.fingerprint import canonical_json
 from batchscope.model import build_model
-from batchscope.training.accumulate import DeviceTokens, ManualEngine
+from batchscope.training.accumulate import ManualEngine
 from batchscope.training.checkpoint import load_checkpoint
+from batchscope.training.microbatch import DeviceTokens
 from batchscope.training.ranks import Ranks
 from batchscope.training.windows import epoch_order, loss_scale, micro_batches, windows
 

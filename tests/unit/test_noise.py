@@ -5,11 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from batchscope.training.accumulate import MicroBatch
-from batchscope.training.noise import NoiseGauge, estimate_noise, noise_gauge
+from batchscope.training.microbatch import MicroBatch
+from batchscope.training.noise import NoiseGauge, estimate_noise, noise_columns, noise_gauge
 
 WINDOWS = 2000
 EQUAL, RAGGED, LOPSIDED = [4] * 5, [6, 6, 6, 2], [1, 8, 3]
+
+
+def columns_of(gauge, grad_norm, over_ranks=None):
+    seen = gauge.close()
+    return noise_columns(seen, seen.norms.tolist(), grad_norm, over_ranks)
 
 
 class Quadratic(nn.Module):
@@ -51,7 +56,7 @@ def simulate(kind, sizes, scales, count=WINDOWS, seed=0):
         for position, (size, scale) in enumerate(zip(sizes, scales, strict=True)):
             model.add_gradient(model.spread * torch.randn(size, 5, generator=generator), scale)
             gauge.observe(position, micro_batch(size, scale))
-        columns = gauge.columns(model.norm())
+        columns = columns_of(gauge, model.norm())
         rows.append([columns["gradient_square"], columns["noise_trace"]])
         model.zero_grad()
     return np.array(rows)
@@ -119,7 +124,7 @@ def test_full_is_the_analysis_of_variance(sizes):
         gradients.append((model.theta - examples).mean(0).double().numpy())
         model.add_gradient(examples, 1 / sum(sizes))
         gauge.observe(position, micro_batch(size, 1 / sum(sizes)))
-    columns = gauge.columns(model.norm())
+    columns = columns_of(gauge, model.norm())
     assert list(columns.values()) == pytest.approx(reference_columns(np.array(gradients), sizes), rel=1e-5)
 
 
@@ -137,7 +142,7 @@ def test_a_window_of_one_micro_batch_has_no_estimate(kind):
     gauge = NoiseGauge(model := Quadratic(), kind)
     model.add_gradient(torch.zeros(8, 5), 1 / 8)
     gauge.observe(0, micro_batch(8, 1 / 8))
-    assert gauge.columns(model.norm()) == {"gradient_square": None, "noise_trace": None}
+    assert columns_of(gauge, model.norm()) == {"gradient_square": None, "noise_trace": None}
 
 
 @pytest.mark.parametrize("kind", ["cheap", "full"])
@@ -152,7 +157,7 @@ def test_a_window_begun_again_forgets_what_was_seen_of_it(kind):
         for position in range(4):
             model.add_gradient(torch.arange(10.0).reshape(2, 5) * position, 1 / 8)
             gauge.observe(position, micro_batch(2, 1 / 8))
-    assert gauges[0].columns(broken.norm()) == gauges[1].columns(sound.norm())
+    assert columns_of(gauges[0], broken.norm()) == columns_of(gauges[1], sound.norm())
 
 
 @pytest.mark.parametrize("kind", ["cheap", "full"])
@@ -172,9 +177,9 @@ def test_ranks_that_share_a_window_are_unbiased_too(kind):
         vectors = []
         for gauge in gauges:
             with pytest.raises(Collected):
-                gauge.columns(whole.norm(), collect(vectors))
+                columns_of(gauge, whole.norm(), collect(vectors))
         total = torch.stack(vectors).sum(0)
-        rows.append(list(gauges[0].columns(whole.norm(), lambda _, total=total: total).values()))
+        rows.append(list(columns_of(gauges[0], whole.norm(), lambda _, total=total: total).values()))
         for model in models:
             model.zero_grad()
     assert (deviations(np.array(rows)) < 3.5).all()
@@ -198,7 +203,7 @@ def test_a_rank_without_a_micro_batch_adds_nothing():
     gauge.observe(0, micro_batch(4, 1 / 8))
     for _ in range(2):
         with pytest.raises(Collected):
-            gauge.columns(1.0, collect(vectors))
+            columns_of(gauge, 1.0, collect(vectors))
     assert (vectors[0] > 0).all() and (vectors[1] == 0).all()
 
 

@@ -1,91 +1,71 @@
 """Gradient accumulation: the gradient of a window, one micro-batch at a time."""
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from batchscope.data.tokens import Tokens
+from batchscope.training.graph import GraphedMicroStep, graph_if_faster
+from batchscope.training.microbatch import MicroBatch, WindowSums, micro_step
 
-Observer = Callable[[int, "MicroBatch"], None]
+Observer = Callable[[int, MicroBatch], None]
 """Sees each micro-batch of a window, with its position from 0, once its gradient has been added."""
-
-
-class MicroBatch(NamedTuple):
-    """``input_ids`` int ``[b, L]``, ``attention_mask`` bool ``[b, L]``, ``label`` int64 ``[b]``; ``scale`` is the
-    factor of the micro-batch's summed loss in the loss of its window."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    label: Tensor
-    scale: float
-
-
-class WindowSums(NamedTuple):
-    """Sums over a window's examples, as scalars on the device: reading them is left to the caller."""
-
-    loss: Tensor
-    correct: Tensor
-
-
-class DeviceTokens:
-    """One split's tokens, whole on the device: a micro-batch is an index_select, no loader stands between."""
-
-    def __init__(self, tokens: Tokens, device: torch.device) -> None:
-        self.input_ids = torch.from_numpy(tokens.input_ids.astype("int32")).to(device)
-        self.label = torch.from_numpy(tokens.label.astype("int64")).to(device)
-        length = torch.from_numpy(tokens.length.astype("int64")).to(device)
-        self.attention_mask = torch.arange(self.input_ids.shape[1], device=device) < length.unsqueeze(1)
-
-    def micro_batch(self, rows: Tensor, scale: float) -> MicroBatch:
-        """The examples ``rows`` (int64 ``[b]``, on the device)."""
-        return MicroBatch(self.input_ids[rows], self.attention_mask[rows], self.label[rows], scale)
 
 
 def accumulate_window(
     model: nn.Module,
     micro_batches: Iterable[MicroBatch],
-    autocast: AbstractContextManager[object],
-    around: Callable[[], AbstractContextManager[object]] = nullcontext,
-    backward: Callable[[Tensor], None] = Tensor.backward,
+    step: Callable[[MicroBatch], WindowSums],
     observe: Observer | None = None,
 ) -> WindowSums:
-    """Add the window's gradient to every parameter's ``.grad``; no optimizer step.
+    """Add the window's gradient to every parameter's ``.grad``; no optimizer step, no synchronisation.
 
     The gradient is Σ scale · ∇(summed cross entropy): with scale = 1 / (examples of the window) it is that of the
-    window as one batch, however it is cut. ``autocast`` must be reusable; ``around`` and ``backward`` are where
-    another engine takes part in each micro-batch.
+    window as one batch, however it is cut. ``step`` does one micro-batch.
     """
-    losses, hits = [], []
+    device = next(model.parameters()).device
+    loss, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
     for position, batch in enumerate(micro_batches):
-        with around():
-            with autocast:
-                logits = model(batch.input_ids, batch.attention_mask)
-            loss = cross_entropy(logits, batch.label, reduction="sum")
-            backward(loss * batch.scale)
+        sums = step(batch)
+        loss, correct = loss + sums.loss, correct + sums.correct
         if observe is not None:
             observe(position, batch)
-        losses.append(loss.detach())
-        hits.append((logits.detach().argmax(1) == batch.label).sum())
-    if not losses:  # a rank may have no part in a window
-        zero = torch.zeros((), device=next(model.parameters()).device)
-        return WindowSums(zero, zero.long())
-    return WindowSums(torch.stack(losses).sum(), torch.stack(hits).sum())
+    return WindowSums(loss, correct)
 
 
 class ManualEngine:
-    """Accumulation by hand: PyTorch's own, nothing else."""
+    """Accumulation by hand: PyTorch's own, nothing else. On CUDA a micro-batch may be the replay of a graph."""
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, observe: Observer | None = None) -> None:
         self.model, self.optimizer, self.observe = model, optimizer, observe
+        self.graph: GraphedMicroStep | None = None
+
+    def prepare(self, batch: MicroBatch, autocast: AbstractContextManager[object], kind: str | None) -> dict[str, Any]:
+        """Choose how micro-batches of this shape are done: ``kind`` (``eager``, ``cuda_graph``), or the faster one by
+        trial if it is None. Gives what was measured; leaves no gradient behind."""
+        self.graph = None
+        found: dict[str, Any] = {"micro_step": "eager"}
+        if kind != "eager" and batch.label.is_cuda:
+            self.graph, found = graph_if_faster(self.model, batch, autocast, must=kind == "cuda_graph")
+        self.zero_grad()
+        return found
 
     def accumulate(self, micro_batches: Sequence[MicroBatch], autocast: AbstractContextManager[object]) -> WindowSums:
         """See ``accumulate_window``."""
-        return accumulate_window(self.model, micro_batches, autocast, observe=self.observe)
+
+        def step(batch: MicroBatch) -> WindowSums:
+            if self.graph is not None and self.graph.fits(batch):
+                return self.graph(batch)
+            return micro_step(self.model, batch, autocast)
+
+        return accumulate_window(self.model, micro_batches, step, self.observe)
+
+    def zero_grad(self) -> None:
+        """Before the next window. A graph writes into the gradients it was captured with, so these stay."""
+        self.optimizer.zero_grad(set_to_none=self.graph is None)
 
 
 class AccelerateEngine:
@@ -104,6 +84,10 @@ class AccelerateEngine:
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.observe = observe
 
+    def prepare(self, batch: MicroBatch, autocast: AbstractContextManager[object], kind: str | None) -> dict[str, Any]:
+        """Nothing to choose: Accelerate's backward pass is not captured."""
+        return {"micro_step": "eager"}
+
     def accumulate(self, micro_batches: Sequence[MicroBatch], autocast: AbstractContextManager[object]) -> WindowSums:
         """See ``accumulate_window``; afterwards Accelerate lets its optimizer step."""
         accelerator, steps = self.accelerator, len(micro_batches)
@@ -113,9 +97,15 @@ class AccelerateEngine:
         def backward(loss: Tensor) -> None:
             accelerator.backward(loss, gradient=torch.full_like(loss, steps))
 
-        return accumulate_window(
-            self.model, micro_batches, autocast, lambda: accelerator.accumulate(self.model), backward, self.observe
-        )
+        def step(batch: MicroBatch) -> WindowSums:
+            with accelerator.accumulate(self.model):
+                return micro_step(self.model, batch, autocast, backward)
+
+        return accumulate_window(self.model, micro_batches, step, self.observe)
+
+    def zero_grad(self) -> None:
+        """Before the next window."""
+        self.optimizer.zero_grad()
 
 
 ENGINES: dict[str, type[ManualEngine] | type[AccelerateEngine]] = {

@@ -21,9 +21,10 @@ from batchscope.data.tokens import Tokens, load_tokens
 from batchscope.errors import UserError
 from batchscope.files import write_json
 from batchscope.model import TextClassifier, build_model
-from batchscope.training.accumulate import ENGINES, DeviceTokens
+from batchscope.training.accumulate import ENGINES
 from batchscope.training.device import autocast, device_name, pick_device, resolve_precision
 from batchscope.training.gradients import compare, flat_gradient
+from batchscope.training.microbatch import DeviceTokens
 from batchscope.training.peers import Epoch, audit_peers, examples_of, peer_model
 from batchscope.training.verdict import TOLERANCES, engine_verdict, overall
 from batchscope.training.windows import Window, epoch_order, loss_scale, micro_batches, windows

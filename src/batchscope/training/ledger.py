@@ -24,6 +24,7 @@ class Ledger:
     update_seconds: list[float] = field(default_factory=list)
     validation_seconds: float = 0.0
     data_wait_seconds: float = 0.0
+    trial: Record = field(default_factory=dict)
     telemetry: dict[str, float | None] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -72,6 +73,7 @@ class Ledger:
             "updates": self.update,
             "samples": self.samples,
             "physical_batch_size": self.physical_batch_size,
+            "trial": self.trial,
             "seconds": self.seconds,
             "training_seconds": training_seconds,
             "validation_seconds": self.validation_seconds,

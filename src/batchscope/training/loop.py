@@ -7,24 +7,23 @@ validation and a checkpoint. Everything random is a pure function of (seed, purp
 off goes on from its last saved state as if nothing had happened.
 """
 
-import dataclasses
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch.nn.functional import cross_entropy
 
-from batchscope.data.tokens import Tokens, load_tokens
+from batchscope.data.tokens import load_tokens
 from batchscope.errors import UserError
 from batchscope.evaluation.metrics import measure
 from batchscope.evaluation.predict import predict
 from batchscope.fingerprint import canonical_json, digest, file_hash
-from batchscope.model import TextClassifier, build_model
-from batchscope.training.accumulate import ENGINES, DeviceTokens, MicroBatch, WindowSums
+from batchscope.model import build_model
+from batchscope.training.accumulate import ENGINES
 from batchscope.training.checkpoint import save_checkpoint
 from batchscope.training.device import (
     autocast,
@@ -34,20 +33,40 @@ from batchscope.training.device import (
     pick_device,
     resolve_precision,
 )
+from batchscope.training.dropout import use_cpu_dropout
 from batchscope.training.ledger import Ledger, Record, checkpoint_name
 from batchscope.training.manifest import provenance
-from batchscope.training.memory import fastest_micro_batch, halved
-from batchscope.training.noise import noise_gauge
+from batchscope.training.memory import halved
+from batchscope.training.microbatch import DeviceTokens, MicroBatch, WindowSums
+from batchscope.training.noise import WindowNorms, noise_columns, noise_gauge
+from batchscope.training.nonfinite import explain, offending_examples
 from batchscope.training.policy import schedule_factor
 from batchscope.training.progress import ProgressLine
 from batchscope.training.ranks import Ranks
+from batchscope.training.reading import Guard, Reading
 from batchscope.training.spec import TrainSpec
 from batchscope.training.state import Workspace
 from batchscope.training.stop import Stopped, StopRequest
 from batchscope.training.telemetry import Telemetry
+from batchscope.training.trial import choose_micro_step
 from batchscope.training.windows import Window, epoch_order, loss_scale, micro_batches, stream_seed, windows
 
 log = logging.getLogger(__name__)
+
+
+class Launched(NamedTuple):
+    """An update that the device was told to do; its numbers are under way."""
+
+    window: Window
+    rows: torch.Tensor
+    learning_rate: float
+    reading: Reading
+    noise: WindowNorms | None
+
+
+def updates_ahead(device: torch.device) -> int:
+    """How many updates the host launches before it reads the numbers of an earlier one. A CPU computes at once."""
+    return 1 if device.type == "cuda" else 0
 
 
 def train(
@@ -81,7 +100,10 @@ def train(
         spec.model, len(train_tokens.classes), train_tokens.vocabulary_size, train_tokens.pad_token_id, spec.seed
     )
     model = model.to(device).train()
+    if device.type == "cpu":
+        use_cpu_dropout(model.encoder)
     optimizer = _optimizer(spec, model)
+    guard = Guard(optimizer, device)
     gauge = noise_gauge(model, spec.noise_scale)
     fingerprint = digest(canonical_json(spec.to_dict()) + code + file_hash(tokens_folder / "train.arrow"))
     workspace = Workspace(state_folder / fingerprint, writes=ranks.first)
@@ -115,8 +137,64 @@ def train(
                 except torch.OutOfMemoryError as error:
                     if spec.tail == "naive" or ranks.size > 1:
                         raise
-                    optimizer.zero_grad()
+                    engine.prepare(batches[0], autocast(device, precision), "eager")
                     ledger.physical_batch_size = halved(ledger.physical_batch_size, error)
+
+        launched: deque[Launched] = deque()
+        lap = saved = time.perf_counter()
+
+        def launch(window: Window, order: torch.Tensor) -> None:
+            """Have the device do one update; nothing here waits for it."""
+            learning_rate = _set_learning_rate(optimizer, spec, window.update, len(plan))
+            sums = accumulate(window, order)
+            grad_norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+            noise = gauge.close() if gauge else None
+            reading = Reading(sums.loss, sums.correct, grad_norm, *([noise.norms] if noise else []))
+            guard.watch(sums.loss, grad_norm)
+            if "max_grad_norm" in spec.optimizer:
+                limit = spec.optimizer["max_grad_norm"]
+                torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, grad_norm)
+            engine.optimizer.step()
+            engine.zero_grad()
+            launched.append(Launched(window, order[window.start : window.stop], learning_rate, reading, noise))
+
+        def settle(ahead: int = 0) -> None:
+            """Write down the updates that were launched, but for the last ``ahead``."""
+            nonlocal lap
+            while len(launched) > ahead:
+                update = launched.popleft()
+                loss, correct, norm, *norms = update.reading.values()
+                if not (math.isfinite(loss) and math.isfinite(norm)):
+                    launched.clear()
+                    save()
+                    culprits = offending_examples(model, data, update.rows, train_tokens)
+                    message = explain(update.window, loss, norm, update.learning_rate, culprits)
+                    raise UserError(
+                        f"{message}\nThe history and the state before this update are in {workspace.folder}"
+                    )
+                record = ledger.count_update(update.window, loss, int(correct), update.learning_rate, norm)
+                if update.noise:
+                    record |= noise_columns(update.noise, norms, norm, ranks.sum if ranks.size > 1 else None)
+                workspace.append(record)
+                observe(record)
+                lap, before = time.perf_counter(), lap
+                ledger.update_seconds.append(lap - before)
+                line.advance(update.window.examples, update.window.epoch, record["loss"])
+
+        def validate(window: Window) -> None:
+            """End an epoch with its validation and its checkpoint."""
+            validation_started = time.perf_counter()
+            scores: Record = {}
+            if ranks.first:
+                logits = predict(model, validation_tokens, device, precision)
+                scores = measure(logits, validation_tokens.label)
+            record = ledger.close_epoch(window, ranks.same(scores))
+            ledger.validation_seconds += time.perf_counter() - validation_started
+            workspace.append(record)
+            observe(record)
+            if ranks.first:
+                save_checkpoint(workspace.checkpoints / checkpoint_name(record), model, record)
+            log.info(_describe(record))
 
         def save() -> None:
             """A state to go on from; the time it takes is what a stop must leave for it."""
@@ -129,60 +207,29 @@ def train(
                     workspace.keep_checkpoints({checkpoint_name(ledger.best)})
             stop.reserve = max(stop.reserve, 10 + 3 * (time.perf_counter() - saving))
 
-        if not ledger.physical_batch_size:
-            ledger.physical_batch_size = spec.naive_physical_batch_size or ranks.same(
-                _physical_batch_size(settings["physical_batch_size"], plan[0], accumulate, ledger, optimizer, device)
-            )
         line = ProgressLine(total=plan[-1].samples, done=ledger.samples, visible=ranks.first)
-        order, order_epoch, saved = torch.empty(0), 0, time.perf_counter()
+        order, order_epoch = torch.empty(0), 0
+        lap = saved = time.perf_counter()
         try:
+            size = spec.naive_physical_batch_size or settings["physical_batch_size"]
+            choose_micro_step(size, plan[0], data, engine, ledger, ranks, autocast(device, precision))
             for window in plan[ledger.update :]:
                 if ranks.same(stop.reason() is not None):
                     raise Stopped(stop.reason() or "another rank was asked to")
-                update_started = time.perf_counter()
                 if window.epoch != order_epoch:
                     order_epoch = window.epoch
-                    order = torch.from_numpy(epoch_order(examples, spec.seed, window.epoch)).to(device)
-                learning_rate = _set_learning_rate(optimizer, spec, window.update, len(plan))
-                sums = accumulate(window, order)
-                grad_norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-                loss, correct, norm = float(sums.loss), int(sums.correct), float(grad_norm)
-                if not (math.isfinite(loss) and math.isfinite(norm)):
-                    save()
-                    culprits = _offending_examples(model, data, order[window.start : window.stop], train_tokens)
-                    raise UserError(_explain_non_finite(window, loss, norm, learning_rate, culprits, workspace))
-                if "max_grad_norm" in spec.optimizer:
-                    limit = spec.optimizer["max_grad_norm"]
-                    torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, grad_norm)
-                engine.optimizer.step()
-                engine.optimizer.zero_grad()
-
-                record = ledger.count_update(window, loss, correct, learning_rate, norm)
-                if gauge:
-                    record |= gauge.columns(norm, ranks.sum if ranks.size > 1 else None)
-                workspace.append(record)
-                observe(record)
-                ledger.update_seconds.append(time.perf_counter() - update_started)
-                line.advance(window.examples, window.epoch, record["loss"])
-
+                    order = data.order(epoch_order(examples, spec.seed, window.epoch))
+                launch(window, order)
+                save_now = window.ends_epoch or time.perf_counter() - saved >= settings.get("save_every", 600)
+                settle(ahead=0 if save_now else updates_ahead(device))
                 if window.ends_epoch:
-                    validation_started = time.perf_counter()
-                    scores: Record = {}
-                    if ranks.first:
-                        logits = predict(model, validation_tokens, device, precision)
-                        scores = measure(logits, validation_tokens.label)
-                    record = ledger.close_epoch(window, ranks.same(scores))
-                    ledger.validation_seconds += time.perf_counter() - validation_started
-                    workspace.append(record)
-                    observe(record)
-                    if ranks.first:
-                        save_checkpoint(workspace.checkpoints / checkpoint_name(record), model, record)
-                    log.info(_describe(record))
-                if window.ends_epoch or time.perf_counter() - saved >= settings.get("save_every", 600):
+                    validate(window)
+                if save_now:
                     save()
-                    saved = time.perf_counter()
+                    lap = saved = time.perf_counter()
         except Stopped as reason:
-            optimizer.zero_grad()
+            engine.zero_grad()
+            settle()
             save()
             raise Stopped(
                 f"stopped after update {ledger.update} of {len(plan)}: {reason}. The state is saved in "
@@ -236,6 +283,7 @@ def _optimizer(spec: TrainSpec, model: torch.nn.Module) -> torch.optim.Optimizer
         betas=tuple(spec.optimizer["betas"]),
         eps=spec.optimizer["eps"],
         weight_decay=spec.optimizer["weight_decay"],
+        fused=True,
     )
 
 
@@ -250,36 +298,6 @@ def _resume(state: Record | None, model: torch.nn.Module, optimizer: torch.optim
     return ledger
 
 
-def _physical_batch_size(
-    wanted: int | str,
-    window: Window,
-    accumulate: Callable[[Window, torch.Tensor], WindowSums],
-    ledger: Ledger,
-    optimizer: torch.optim.Optimizer,
-    device: torch.device,
-) -> int:
-    """The micro-batch asked for; for ``auto`` the fastest one, measured on the first examples of the first window."""
-    if wanted != "auto":
-        return int(wanted)
-    order = torch.arange(window.examples, device=device)
-
-    def seconds_for(size: int) -> float:
-        ledger.physical_batch_size = size
-        durations = []
-        for _ in range(3):
-            trial = time.perf_counter()
-            accumulate(dataclasses.replace(window, stop=window.start + size), order)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            durations.append(time.perf_counter() - trial)
-            optimizer.zero_grad()
-        if ledger.physical_batch_size != size:
-            raise torch.OutOfMemoryError
-        return min(durations)
-
-    return fastest_micro_batch(seconds_for, window.examples)
-
-
 def _set_learning_rate(optimizer: torch.optim.Optimizer, spec: TrainSpec, update: int, updates: int) -> float:
     warmup_updates = round(spec.schedule["warmup"] * updates)
     factor = schedule_factor(spec.schedule["name"], update - 1, updates, warmup_updates)
@@ -290,36 +308,6 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, spec: TrainSpec, update
 
 def _scale(spec: TrainSpec, window: Window, examples: int) -> float:
     return loss_scale(window, examples, spec.target_batch_size, spec.tail, spec.naive_physical_batch_size)
-
-
-def _offending_examples(model: TextClassifier, data: DeviceTokens, rows: torch.Tensor, tokens: Tokens) -> list[int]:
-    """Ids of the reviews whose loss is not finite by itself, without dropout."""
-    model.eval()
-    found = []
-    with torch.no_grad():
-        for row in rows:
-            batch = data.micro_batch(row[None], 1.0)
-            if not bool(cross_entropy(model(batch.input_ids, batch.attention_mask), batch.label).isfinite()):
-                found.append(int(tokens.example_id[int(row)]))
-    return found
-
-
-def _explain_non_finite(
-    window: Window, loss: float, norm: float, learning_rate: float, culprits: list[int], workspace: Workspace
-) -> str:
-    what = f"the gradient norm became {norm}" if math.isfinite(loss) else f"the loss became {loss}"
-    if not culprits:
-        where = "no review of the window has such a loss by itself: the weights or the gradient overflowed"
-    elif len(culprits) == window.examples:
-        where = f"every review of the window has such a loss: the weights were lost in update {window.update - 1}"
-    else:
-        listed = ", ".join(map(str, culprits[:10])) + (", …" if len(culprits) > 10 else "")
-        where = f"the reviews with such a loss (example_id in data/corpus.parquet): {listed}"
-    return (
-        f"{what} in update {window.update} at learning rate {learning_rate:g}; {where}.\n"
-        "Lower the learning rate of this policy, add `schedule: {warmup: 0.1}` or `optimizer: {max_grad_norm: 1.0}`. "
-        f"The history and the state before this update are in {workspace.folder}"
-    )
 
 
 def _describe(epoch: Record) -> str:

@@ -1,6 +1,7 @@
 """The micro-batch: the fastest that fits, and a smaller one when memory runs out after all."""
 
 import logging
+import time
 from collections.abc import Callable
 
 import torch
@@ -10,15 +11,33 @@ from batchscope.errors import UserError
 log = logging.getLogger(__name__)
 SMALLEST = 8
 WORTH = 1.02
+ENOUGH_SECONDS = 0.5
 
 
-def fastest_micro_batch(seconds_for: Callable[[int], float], largest: int) -> int:
-    """The power of two from 8 to ``largest`` with the most examples per second.
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """The least seconds of ``work`` in up to three goes after a first one; in fewer where one takes half a second."""
+
+    def once() -> float:
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    durations = [once()]
+    while len(durations) < 4 and sum(durations) < ENOUGH_SECONDS:
+        durations.append(once())
+    return min(durations[1:] or durations)
+
+
+def fastest_micro_batch(seconds_for: Callable[[int], float], largest: int) -> tuple[int, dict[str, float]]:
+    """The power of two from 8 to ``largest`` with the most examples per second, and the rates of all that were tried.
 
     ``seconds_for(size)`` trains on ``size`` examples and says how long it took; out of memory ends the search, and so
     do two sizes in a row that gain less than 2%. ``largest`` itself if it is below 8.
     """
     best, best_rate, disappointments = min(SMALLEST, largest), 0.0, 0
+    rates: dict[str, float] = {}
     size = best
     while size <= largest and disappointments < 2:
         try:
@@ -27,12 +46,13 @@ def fastest_micro_batch(seconds_for: Callable[[int], float], largest: int) -> in
             torch.cuda.empty_cache()
             break
         log.info(f"micro-batch of {size}: {rate:.1f} samples/s")
+        rates[str(size)] = rate
         if rate > best_rate * WORTH:
             best, best_rate, disappointments = size, rate, 0
         else:
             disappointments += 1
         size *= 2
-    return best
+    return best, rates
 
 
 def halved(physical_batch_size: int, error: torch.OutOfMemoryError) -> int:

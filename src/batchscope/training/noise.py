@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from batchscope.training.accumulate import MicroBatch
+from batchscope.training.microbatch import MicroBatch
 
 NoiseColumns = dict[str, float | None]
 
@@ -51,11 +51,20 @@ def estimate_noise(small_square: float, small: float, large_square: float, large
     )
 
 
-class NoiseGauge:
-    """Watches the gradient grow over a window and reads the two estimates off it; it changes nothing.
+class WindowNorms(NamedTuple):
+    """What a gauge saw of one window: sizes and weights of its K micro-batches, and on the device the norms of the
+    first k of them, ``[k]``."""
 
-    ``observe`` belongs after each micro-batch's backward pass, ``columns`` after the window, with the norm of the
-    whole gradient before clipping. All stays on the device until then.
+    sizes: list[int]
+    weights: list[float]
+    norms: Tensor
+
+
+class NoiseGauge:
+    """Watches the gradient grow over a window and takes the norms of its parts; it changes nothing.
+
+    ``observe`` belongs after each micro-batch's backward pass, ``close`` after the window. All norms stay on the
+    device: whoever reads them passes them to ``noise_columns``.
     """
 
     def __init__(self, model: nn.Module, kind: Literal["cheap", "full"]) -> None:
@@ -71,7 +80,7 @@ class NoiseGauge:
         if position == 0:
             self._sizes, self._weights, self._norms = [], [], []
         self._sizes.append(len(batch.label))
-        self._weights.append(batch.scale * len(batch.label))
+        self._weights.append(float(batch.scale) * len(batch.label))
         if self.kind == "cheap" and position > 0:
             return
         total = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
@@ -84,31 +93,40 @@ class NoiseGauge:
             self._spare = self._spare or [torch.empty_like(gradient) for gradient in total]
             torch._foreach_copy_(self._spare, total)
 
-    def columns(self, grad_norm: float, over_ranks: Callable[[Tensor], Tensor] | None = None) -> NoiseColumns:
-        """The update's fields in the history: ``gradient_square`` and ``noise_trace``.
-
-        None for a window of one micro-batch: it is one mean, and one equation does not give two unknowns. Where
-        several processes share the window, ``over_ranks`` sums a tensor over them; all of them call this.
-        """
-        # .grad is Σ a_k·g_k. The exact loss has a_k = b_k/n; a naive division has not, and a tail's do not sum to 1.
-        norms = torch.stack(self._norms).tolist() if self._norms else []
-        measured = list(zip(self._weights, self._sizes, norms, strict=False))
-        sums = [
-            len(self._sizes),
-            sum(self._weights),
-            sum(weight**2 / size for weight, size in zip(self._weights, self._sizes, strict=True)),
-            sum(weight for weight, _, _ in measured),
-            sum(weight / size for weight, size, _ in measured),
-            sum(norm**2 / weight for weight, _, norm in measured),
-        ]
+    def close(self) -> WindowNorms:
+        """End the window: what was seen of it."""
+        norms = torch.stack(self._norms) if self._norms else torch.empty(0, device=self.parameters[0].device)
+        seen = WindowNorms(self._sizes, self._weights, norms)
         self._sizes, self._weights, self._norms = [], [], []
-        if over_ranks is not None:
-            sums = over_ranks(torch.tensor(sums, dtype=torch.float64, device=self.parameters[0].device)).tolist()
-        count, whole, whole_noise, part, part_noise, part_square = sums
-        small, large = part / part_noise, whole**2 / whole_noise
-        if count < 2 or small >= large:
-            return dict.fromkeys(NoiseEstimate._fields)
-        return estimate_noise(part_square / part, small, (grad_norm / whole) ** 2, large)._asdict()
+        return seen
+
+
+def noise_columns(
+    seen: WindowNorms, norms: list[float], grad_norm: float, over_ranks: Callable[[Tensor], Tensor] | None = None
+) -> NoiseColumns:
+    """The update's fields in the history, ``gradient_square`` and ``noise_trace``, from ``seen`` with its norms as read
+    and the norm of the window's whole gradient before clipping.
+
+    None for a window of one micro-batch: it is one mean, and one equation does not give two unknowns. Where
+    several processes share the window, ``over_ranks`` sums a tensor over them; all of them call this.
+    """
+    # .grad is Σ a_k·g_k. The exact loss has a_k = b_k/n; a naive division has not, and a tail's do not sum to 1.
+    measured = list(zip(seen.weights, seen.sizes, norms, strict=False))
+    sums = [
+        len(seen.sizes),
+        sum(seen.weights),
+        sum(weight**2 / size for weight, size in zip(seen.weights, seen.sizes, strict=True)),
+        sum(weight for weight, _, _ in measured),
+        sum(weight / size for weight, size, _ in measured),
+        sum(norm**2 / weight for weight, _, norm in measured),
+    ]
+    if over_ranks is not None:
+        sums = over_ranks(torch.tensor(sums, dtype=torch.float64, device=seen.norms.device)).tolist()
+    count, whole, whole_noise, part, part_noise, part_square = sums
+    small, large = part / part_noise, whole**2 / whole_noise
+    if count < 2 or small >= large:
+        return dict.fromkeys(NoiseEstimate._fields)
+    return estimate_noise(part_square / part, small, (grad_norm / whole) ** 2, large)._asdict()
 
 
 def noise_gauge(model: nn.Module, kind: Any) -> NoiseGauge | None:

@@ -1,0 +1,119 @@
+"""A micro-batch as a CUDA graph: hundreds of kernels in one launch.
+
+At a micro-batch of 16 a GPU is done with a kernel before Python has started the next. A graph is recorded once and
+replayed with other tokens in the same place. Whether that pays is measured, and its gradient compared, beforehand.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+
+from batchscope.training.gradients import compare, flat_gradient
+from batchscope.training.microbatch import MicroBatch, WindowSums, micro_step
+
+log = logging.getLogger(__name__)
+WARM_UP = 3
+TIMED = 10
+LARGEST_DIFFERENCE = 1e-2
+"""Of the graph's gradient from the eager one, ‖a−b‖ / ‖b‖: bfloat16 rounds to 2e-3."""
+
+
+class StaticMicroStep:
+    """``micro_step`` on tensors that stay where they are, into gradients that stay where they are."""
+
+    def __init__(self, model: nn.Module, batch: MicroBatch, autocast: AbstractContextManager[object]) -> None:
+        self.model, self.autocast = model, autocast
+        columns = (batch.input_ids.clone(), batch.attention_mask.clone(), batch.label.clone())
+        self.place = MicroBatch(*columns, torch.tensor(float(batch.scale), device=batch.label.device))
+
+    def fits(self, batch: MicroBatch) -> bool:
+        """Whether the micro-batch has the shape this was made for."""
+        return batch.input_ids.shape == self.place.input_ids.shape
+
+    def __call__(self, batch: MicroBatch) -> WindowSums:
+        """See ``micro_step``; the sums are overwritten by the next call."""
+        for target, source in zip(self.place[:3], batch[:3], strict=True):
+            target.copy_(source)
+        assert isinstance(self.place.scale, torch.Tensor)
+        self.place.scale.fill_(batch.scale)
+        return self.run()
+
+    def run(self) -> WindowSums:
+        """One step on what is in place."""
+        return micro_step(self.model, self.place, self.autocast)
+
+
+class GraphedMicroStep(StaticMicroStep):
+    """``StaticMicroStep``, recorded. Needs a forward pass that asks the device nothing; RuntimeError where it does."""
+
+    def __init__(self, model: nn.Module, batch: MicroBatch, autocast: AbstractContextManager[object]) -> None:
+        super().__init__(model, batch, autocast)
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP):  # allocates every gradient, and lets libraries choose their kernels
+                super().run()
+        torch.cuda.current_stream().wait_stream(aside)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.sums = super().run()
+
+    def run(self) -> WindowSums:
+        """Replay."""
+        self.graph.replay()
+        return self.sums
+
+
+def graph_if_faster(
+    model: nn.Module, batch: MicroBatch, autocast: AbstractContextManager[object], must: bool = False
+) -> tuple[GraphedMicroStep | None, dict[str, Any]]:
+    """A graph for micro-batches of this shape if its gradient is the eager one and it is faster (or ``must`` be), with
+    the seconds of both. Leaves gradients behind. Runs out of memory only where the eager step does."""
+
+    def eager(batch: MicroBatch) -> WindowSums:
+        return micro_step(model, batch, autocast)
+
+    seconds = {"eager": _seconds(eager, batch)}
+    expected = _gradient(model, eager, batch)
+    try:
+        graph = GraphedMicroStep(model, batch, autocast)
+        found = _gradient(model, graph, batch)
+    except RuntimeError as error:
+        log.info(f"no CUDA graph for this model: {str(error).splitlines()[0]}")
+        model.zero_grad()
+        torch.cuda.empty_cache()
+        return None, {"micro_step": "eager", "micro_step_seconds": seconds}
+    seconds["cuda_graph"] = _seconds(graph, batch)
+    difference = compare(found, expected)["relative_l2"]
+    if difference is None or difference > LARGEST_DIFFERENCE:
+        log.warning(f"the CUDA graph's gradient differs from the eager one by {difference}; going on without it")
+        return None, {"micro_step": "eager", "micro_step_seconds": seconds}
+    if seconds["cuda_graph"] < seconds["eager"] or must:
+        return graph, {"micro_step": "cuda_graph", "micro_step_seconds": seconds}
+    return None, {"micro_step": "eager", "micro_step_seconds": seconds}
+
+
+def _gradient(model: nn.Module, step: Callable[[MicroBatch], WindowSums], batch: MicroBatch) -> torch.Tensor:
+    """The gradient of one step with the dropout of a fixed seed; its tensors stay where they are."""
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad.zero_()
+    torch.manual_seed(0)
+    step(batch)
+    return flat_gradient(model)
+
+
+def _seconds(step: Callable[[MicroBatch], WindowSums], batch: MicroBatch) -> float:
+    """Seconds of one step, the mean of several in a row after a first one."""
+    step(batch)
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(TIMED):
+        step(batch)
+    torch.cuda.synchronize()
+    return (time.perf_counter() - started) / TIMED
