@@ -44,6 +44,11 @@ GPUS_PER_TRAINING = GPU * STUDY.gpus
 MODEL_THREADS = 1 if STUDY.device == "cpu" else 2
 
 
+def growing(amount):
+    """A resource of which every retry asks for more: once, twice, three times as much."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def one_of(values):
     """Wildcard constraint: exactly these."""
     return "|".join(re.escape(str(value)) for value in values)
