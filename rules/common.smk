@@ -35,6 +35,9 @@ try:
 except UserError as error:
     raise WorkflowError(f"batchscope: {error}")
 
+# Every job that runs a model shares its GPU, not the trainings alone; none of the results depends on it.
+environ["BATCHSCOPE_RUNS_PER_GPU"] = str(STUDY.runs_per_gpu)
+
 STUDY_FOLDER = f"results/{STUDY.study}"
 TOKENS = f"{STUDY_FOLDER}/tokens/{{model}}"
 RUN = f"{STUDY_FOLDER}/runs/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}"

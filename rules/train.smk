@@ -34,7 +34,9 @@ rule train:
             STUDY.settings(cell(wildcards))
         ),
         # Only a cluster ends a job at its runtime.
-        limit=lambda wildcards, resources: resources.runtime if workflow.remote_exec else "inf",
+        limit=lambda wildcards, resources: (
+            resources.runtime if workflow.remote_exec else "inf"
+        ),
     message:
         "train {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:

@@ -22,11 +22,13 @@ class StopRequest:
     """Watches for SIGTERM, SIGINT and the time ``deadline`` (seconds since 1970) while its context lasts.
 
     ``reserve`` is the number of seconds before the deadline that stopping needs: the work up to the next check and
-    the saving of a state. Whoever knows better raises it.
+    the saving of a state. It begins at 30, or a quarter of the time that is left if that is less; whoever knows
+    better raises it.
     """
 
-    def __init__(self, deadline: float | None = None, reserve: float = 30.0) -> None:
-        self.deadline, self.reserve = deadline, reserve
+    def __init__(self, deadline: float | None = None) -> None:
+        self.deadline = deadline
+        self.reserve = 30.0 if deadline is None else min(30.0, max(0.0, deadline - time.time()) / 4)
         self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
 
