@@ -38,7 +38,7 @@ def _keep_to_own_share(runs: int) -> None:
 
 
 def share_of_memory(total_bytes: int, runs: int) -> float:
-    """The fraction of a GPU's memory that each of ``runs`` processes may fill with tensors. Raises UserError at nothing."""
+    """The fraction of a GPU's memory that each of ``runs`` processes may fill. Raises UserError if that is nothing."""
     if (share := 1 / runs - CONTEXT_BYTES / total_bytes) <= 0:
         raise UserError(f"runs_per_gpu: {runs} is too many for a GPU with {total_bytes / 2**30:.0f} GiB")
     return share
