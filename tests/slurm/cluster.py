@@ -23,6 +23,8 @@ PREFIX = "batchscope-slurm-"
 PACKAGES = "slurm-wlm slurmdbd mariadb-server munge"
 AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 
+# On a busy machine two threads spend their time waiting for each other.
+ONE_THREAD = [f"{rule}=1" for rule in ("train", "certify", "evaluate", "attention", "tokenize")]
 # One training of about a minute on two cores, and one that is over at once.
 LONG, SHORT = 64, 8
 STUDY: dict[str, Any] = {
@@ -61,7 +63,7 @@ class SlurmStudy:
     def command(self, *arguments: object) -> list[str]:
         """Snakemake's command line."""
         snakemake = [sys.executable, "-m", "snakemake", "--snakefile", self.root / "Snakefile"]
-        config = ["--directory", self.folder, "--configfile", self.folder / "config.json"]
+        config = ["--directory", self.folder, "--configfile", self.folder / "config.json", "--set-threads", *ONE_THREAD]
         return [str(part) for part in [*snakemake, *config, *arguments]]
 
     def on_slurm(self, *arguments: object, profile: Path | None = None) -> list[str]:
