@@ -32,6 +32,20 @@ include: "rules/report.smk"
 report: "workflow/report/workflow.rst"
 
 
+# On a cluster these run where Snakemake does: seconds each, without a GPU, and the reviews and models come from the network,
+# which a login node has. The jobs that are submitted are those that run a model.
+localrules:
+    corpus,
+    split,
+    tokenize,
+    audit,
+    reviews,
+    maps,
+    tables,
+    figures,
+    page,
+
+
 rule all:
     default_target: True
     input:

@@ -18,8 +18,8 @@ rule attention:
         "../envs/train.yaml"
     threads: MODEL_THREADS
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=growing(8000),
+        runtime=growing(60),
         gpu=GPU,
     params:
         tokens=subpath(input.tokenizer, parent=True),
@@ -67,8 +67,8 @@ rule maps:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         run=subpath(input.measures, ancestor=2),
         names=STUDY.review_names(),

@@ -19,8 +19,8 @@ rule certify:
         "../envs/train.yaml"
     threads: MODEL_THREADS
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
         gpu=GPU,
     params:
         tokens=subpath(input.train, parent=True),

@@ -35,6 +35,9 @@ try:
 except UserError as error:
     raise WorkflowError(f"batchscope: {error}")
 
+# Every job that runs a model shares its GPU, not the trainings alone; none of the results depends on it.
+environ["BATCHSCOPE_RUNS_PER_GPU"] = str(STUDY.runs_per_gpu)
+
 STUDY_FOLDER = f"results/{STUDY.study}"
 TOKENS = f"{STUDY_FOLDER}/tokens/{{model}}"
 RUN = f"{STUDY_FOLDER}/runs/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}"
@@ -42,6 +45,11 @@ RUNS = list(dict.fromkeys(RUN_OF_CELL.values()))
 GPU = 0 if STUDY.device == "cpu" else 1
 GPUS_PER_TRAINING = GPU * STUDY.gpus
 MODEL_THREADS = 1 if STUDY.device == "cpu" else 2
+
+
+def growing(amount):
+    """A resource of which every retry asks for more: once, twice, three times as much."""
+    return lambda wildcards, attempt: amount * attempt
 
 
 def one_of(values):

@@ -13,8 +13,8 @@ rule corpus:
         "../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         spec=canonical_json(CORPUS_SPEC),
         code=code_hash("batchscope.data.corpus"),
@@ -38,8 +38,8 @@ rule split:
         "../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         spec=canonical_json(STUDY.split_spec()),
         code=code_hash("batchscope.data.split"),
@@ -67,8 +67,8 @@ rule tokenize:
         "../envs/data.yaml"
     threads: MODEL_THREADS
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         tokens=subpath(output.train, parent=True),
         spec=lambda wildcards: canonical_json(TOKENS_SPECS[wildcards.model]),
@@ -104,8 +104,8 @@ rule audit:
         "../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         tokens=lambda wildcards, input: sorted(
             {str(Path(file).parent) for file in input.tokens}
@@ -132,8 +132,8 @@ rule reviews:
         "../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=30,
+        mem_mb=growing(8000),
+        runtime=growing(30),
     params:
         spec=canonical_json(STUDY.reviews_spec()),
         code=code_hash("batchscope.data.reviews"),

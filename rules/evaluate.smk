@@ -18,8 +18,8 @@ rule evaluate:
         "../envs/train.yaml"
     threads: MODEL_THREADS
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=growing(8000),
+        runtime=growing(120),
         gpu=GPU,
     params:
         tokens=subpath(input.test, parent=True),

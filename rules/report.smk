@@ -42,8 +42,8 @@ rule tables:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         study=subpath(output.summary, ancestor=2),
         spec=canonical_json(REPORT_SPEC),
@@ -78,8 +78,8 @@ rule figures:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         study=subpath(output[0], ancestor=2),
         spec=canonical_json(REPORT_SPEC),
@@ -113,8 +113,8 @@ rule page:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         study=subpath(output.page, ancestor=2),
         spec=canonical_json(REPORT_SPEC),

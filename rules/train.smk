@@ -19,8 +19,8 @@ rule train:
         "../envs/train.yaml"
     threads: MODEL_THREADS
     resources:
-        mem_mb=8000,
-        runtime=24 * 60,
+        mem_mb=growing(8000),
+        runtime=growing(8 * 60),
         gpu=GPUS_PER_TRAINING,
     params:
         tokens=subpath(input.train, parent=True),
@@ -33,9 +33,13 @@ rule train:
         settings=lambda wildcards, threads: canonical_json(
             STUDY.settings(cell(wildcards))
         ),
+        # Only a cluster ends a job at its runtime.
+        limit=lambda wildcards, resources: (
+            resources.runtime if workflow.remote_exec else "inf"
+        ),
     message:
         "train {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope train --spec {params.spec:q} --code {params.code} --settings {params.settings:q}"
         " --tokens {params.tokens:q} --run {params.run:q} --state {params.state:q}"
-        " --tracking-folder {params.wandb:q} --runtime {resources.runtime} --threads {threads} > {log:q} 2>&1"
+        " --tracking-folder {params.wandb:q} --runtime {params.limit} --threads {threads} > {log:q} 2>&1"

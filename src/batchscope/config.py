@@ -284,6 +284,9 @@ class Config(Section):
     """Where models run; `auto` takes CUDA, then Apple MPS, then the CPU. With `cpu` no job asks for a GPU."""
     gpus: PositiveInt = 1
     """GPUs per run: its micro-batches are shared out and the gradients summed, which leaves the windows as they are."""
+    runs_per_gpu: PositiveInt = 1
+    """Jobs that share a GPU, each with its part of the memory: for small models on a large GPU. Tell Snakemake how many
+    that makes, `--resources gpu=N` with N = GPUs × this. Changing it trains nothing again."""
     save_every: PositiveFloat = 600
     """Seconds between saved states, from which a run that was cut off goes on."""
     keep: Literal["best", "all"] = "best"

@@ -113,7 +113,7 @@ class Study(Config):
 
     def report_spec(self, memory: Path | None = None) -> dict[str, Any]:
         """What tables, figures and page depend on: the grid, its protocol in words, the looks."""
-        return self.model_dump(mode="json", exclude_none=True, exclude={"tracking"}) | {
+        return self.model_dump(mode="json", exclude_none=True, exclude={"tracking", "runs_per_gpu"}) | {
             "cells": [
                 {
                     "model": cell.model,

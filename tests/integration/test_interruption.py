@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -125,7 +126,7 @@ def test_it_stops_before_its_deadline_and_the_next_start_goes_on(small_study, tm
         seen.append(record)
         time.sleep(0.2)
 
-    limit = time.time() + 31.5  # 30 s are held in reserve
+    limit = time.time() + 3  # a quarter of it is held in reserve, until the first saved state tells what that takes
     with pytest.raises(Stopped, match="the wall-time limit is"):
         train_in(tmp_path / "cut", spec, tokens, observe=slow, deadline=limit)
     assert 0 < len(seen) < 20 and time.time() < limit
@@ -133,11 +134,48 @@ def test_it_stops_before_its_deadline_and_the_next_start_goes_on(small_study, tm
 
 
 def test_the_deadline_is_slurms_or_the_rules(monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    for name in ("SLURM_JOB_END_TIME", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
     assert deadline(None, 100.0) is None
     assert deadline(2, 100.0) == 220.0
+    assert deadline(math.inf, 100.0) == math.inf
     monkeypatch.setenv("SLURM_JOB_END_TIME", "170")
     assert deadline(2, 100.0) == 170.0
+
+
+SQUEUE = """#!/bin/sh
+[ "$SLURM_TIME_FORMAT $*" = "%s --noheader --format=%e --jobs=$WANTED" ] && echo "$END"
+"""
+
+
+def test_without_the_variable_slurms_controller_is_asked_for_the_deadline(monkeypatch, tmp_path, caplog):
+    """SLURM before 23.02 does not set it, and Snakemake's executor drops it."""
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert deadline(2, 100.0) == 220.0
+    assert "does not say when this job ends" in caplog.text
+    (tmp_path / "squeue").write_text(SQUEUE)
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("WANTED", "12")
+    monkeypatch.setenv("END", "170")
+    assert deadline(2, 100.0) == 170.0
+    monkeypatch.setenv("END", "NONE")
+    assert deadline(2, 100.0) == 220.0, "a job without a limit"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "10")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    monkeypatch.setenv("WANTED", "10_3")
+    monkeypatch.setenv("END", "180")
+    assert deadline(2, 100.0) == 180.0
+
+
+def test_short_limits_are_not_eaten_up_by_the_reserve():
+    now = time.time()
+    assert StopRequest(None).reserve == StopRequest(now + 3600).reserve == 30
+    assert 9 < StopRequest(now + 40).reserve <= 10
+    assert StopRequest(now - 5).reason() is not None
 
 
 def test_handlers_are_given_back():

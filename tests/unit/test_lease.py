@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -247,6 +248,19 @@ def test_verbs_that_run_a_model_lease_and_the_others_do_not(tmp_path: Path, monk
             assert os.environ.get(lease.VISIBLE) == expected, command
 
 
+def test_a_device_shared_by_the_config_is_in_the_pool_so_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(lease.SHARED, "2")
+    assert device_pool() == ["0", "1", "0", "1"]
+    with ExitStack() as held:
+        taken = []
+        for _ in range(4):
+            taken += held.enter_context(leased_devices(folder=tmp_path, patience=0))
+            monkeypatch.delenv(lease.LEASED)
+        assert taken == ["0", "1", "0", "1"], "an idle device comes before a second job on a busy one"
+        with pytest.raises(UserError, match="runs_per_gpu"):
+            held.enter_context(leased_devices(folder=tmp_path, patience=0))
+
+
 SNAKEFILE = """
 rule all:
     input: expand("{number}.json", number=range(6))
@@ -257,26 +271,42 @@ rule job:
     shell: "python job.py {output}"
 """
 JOB = """
-import json, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 from batchscope.training.lease import leased_devices
 
-with leased_devices(folder=Path("locks")) as devices:
+with leased_devices(folder=Path("locks"), patience=0) as devices:
     start = time.monotonic()
+    crashed = Path(sys.argv[1]).with_suffix(".crashed")
+    if "3" in sys.argv[1] and not crashed.exists():
+        crashed.write_text(devices[0])
+        os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.4)
     Path(sys.argv[1]).write_text(json.dumps([devices, start, time.monotonic()]))
 """
 
 
-def test_snakemake_s_concurrent_jobs_take_different_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def most_at_once(spans: list[tuple[float, float]]) -> int:
+    return max(sum(start <= moment < stop for start, stop in spans) for moment, _ in spans)
+
+
+@pytest.mark.parametrize(("devices", "sharing"), [("0,1", 1), ("0", 2)], ids=["two devices", "one device for two"])
+def test_snakemake_s_concurrent_jobs_take_what_is_free_and_a_crash_frees_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: str, sharing: int
+) -> None:
+    """No job waits here: a lease that a killed job left behind would fail the jobs after it."""
     (tmp_path / "locks").mkdir()
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
     (tmp_path / "job.py").write_text(JOB)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    command = ["-m", "snakemake", "--cores", "4", "--resources", "gpu=2", "--quiet", "all"]
+    monkeypatch.setenv(lease.OVERRIDE, devices)
+    monkeypatch.setenv(lease.SHARED, str(sharing))
+    command = ["-m", "snakemake", "--cores", "4", "--resources", "gpu=2", "--retries", "1", "--quiet", "all"]
     subprocess.run([sys.executable, *command], cwd=tmp_path, check=True)
+    assert (tmp_path / "3.crashed").read_text() in devices, "job 3 held a device when it was killed"
     jobs = [json.loads((tmp_path / f"{number}.json").read_text()) for number in range(6)]
-    for device in "01":
-        spans = sorted((start, stop) for devices, start, stop in jobs if devices == [device])
+    for device in devices.split(","):
+        spans = [(start, stop) for held, start, stop in jobs if held == [device]]
         assert spans
-        assert all(before[1] <= after[0] for before, after in pairwise(spans)), f"device {device} was held twice"
+        assert most_at_once(spans) <= sharing, f"device {device} was held by too many"
+    assert most_at_once([(start, stop) for _, start, stop in jobs]) == 2, "never two at once: nothing was shown"

@@ -9,19 +9,39 @@ from contextlib import AbstractContextManager
 import torch
 
 from batchscope.errors import UserError
+from batchscope.training.lease import runs_per_gpu
+
+CONTEXT_BYTES = 512 * 2**20  # what CUDA and its libraries take for each process, beside its tensors
 
 
 def pick_device(wanted: str) -> torch.device:
     """The device for ``auto | cpu | cuda | mps``; UserError if the one asked for is not there."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
-        return torch.device(next(name for name, available in there.items() if available))
+        wanted = next(name for name, available in there.items() if available)
     if not there[wanted]:
         raise UserError(
             f"device: {wanted} is not available here (available: {', '.join(n for n, a in there.items() if a)}); "
             "set `device: auto`, or run where it is"
         )
+    if wanted == "cuda" and runs_per_gpu() > 1:
+        _keep_to_own_share(runs_per_gpu())
     return torch.device(wanted)
+
+
+def _keep_to_own_share(runs: int) -> None:
+    """Bound what this process may allocate on each visible GPU, so that the jobs it shares them with have as much."""
+    for number in range(torch.cuda.device_count()):
+        torch.cuda.set_per_process_memory_fraction(
+            share_of_memory(torch.cuda.get_device_properties(number).total_memory, runs), number
+        )
+
+
+def share_of_memory(total_bytes: int, runs: int) -> float:
+    """The fraction of a GPU's memory that each of ``runs`` processes may fill. Raises UserError if that is nothing."""
+    if (share := 1 / runs - CONTEXT_BYTES / total_bytes) <= 0:
+        raise UserError(f"runs_per_gpu: {runs} is too many for a GPU with {total_bytes / 2**30:.0f} GiB")
+    return share
 
 
 def resolve_precision(wanted: str, device: torch.device) -> torch.dtype:

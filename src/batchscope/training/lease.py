@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 600.0
 POLL_SECONDS = 1.0
 VISIBLE, LEASED, OVERRIDE = "CUDA_VISIBLE_DEVICES", "BATCHSCOPE_LEASED", "BATCHSCOPE_DEVICES"
+SHARED = "BATCHSCOPE_RUNS_PER_GPU"
 
 
 @contextmanager
@@ -54,8 +55,18 @@ def leased_devices(
 def device_pool() -> list[str]:
     """The devices to lease from, as ``CUDA_VISIBLE_DEVICES`` names them; a name that repeats may be held so often.
 
-    ``BATCHSCOPE_DEVICES`` if set, else ``CUDA_VISIBLE_DEVICES`` if set, else all that the driver lists.
+    ``BATCHSCOPE_DEVICES`` if set, else ``CUDA_VISIBLE_DEVICES`` if set, else all that the driver lists; each of them
+    as often as jobs may share it.
     """
+    return _devices() * runs_per_gpu()
+
+
+def runs_per_gpu() -> int:
+    """How many jobs share a GPU: the config's ``runs_per_gpu``, which the workflow hands to all jobs."""
+    return int(os.environ.get(SHARED, "1"))
+
+
+def _devices() -> list[str]:
     if OVERRIDE in os.environ:
         return _names(os.environ[OVERRIDE])
     if VISIBLE in os.environ:
@@ -147,8 +158,8 @@ def _wait_for(pool: list[str], count: int, folder: Path, patience: float, held: 
         if time.monotonic() - started >= patience:
             raise UserError(
                 f"fewer than {count} of {len(pool)} devices came free in {minutes} (held: {busy}). Tell Snakemake how "
-                f"many there are: `--resources gpu={len(pool)}`. To let two jobs share a device, name it twice: "
-                f"`{OVERRIDE}={pool[0]},{pool[0]}`"
+                f"many there are: `--resources gpu={len(pool)}`. To let two jobs share a device, set "
+                "`runs_per_gpu: 2` in the config"
             )
         if not told:
             log.info(f"too few devices are free (held: {busy}); waiting up to {minutes} for {count}")

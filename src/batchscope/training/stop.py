@@ -1,12 +1,15 @@
 """When a training must stop before its end: at a signal, or because its wall-time limit draws near."""
 
+import logging
 import os
 import signal
+import subprocess
 import threading
 import time
 from types import FrameType
 from typing import Any, Self
 
+log = logging.getLogger(__name__)
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: not done, trying again will help
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -19,11 +22,13 @@ class StopRequest:
     """Watches for SIGTERM, SIGINT and the time ``deadline`` (seconds since 1970) while its context lasts.
 
     ``reserve`` is the number of seconds before the deadline that stopping needs: the work up to the next check and
-    the saving of a state. Whoever knows better raises it.
+    the saving of a state. It begins at 30, or a quarter of the time that is left if that is less; whoever knows
+    better raises it.
     """
 
-    def __init__(self, deadline: float | None = None, reserve: float = 30.0) -> None:
-        self.deadline, self.reserve = deadline, reserve
+    def __init__(self, deadline: float | None = None) -> None:
+        self.deadline = deadline
+        self.reserve = 30.0 if deadline is None else min(30.0, max(0.0, deadline - time.time()) / 4)
         self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
 
@@ -57,7 +62,33 @@ class StopRequest:
 
 
 def deadline(limit_minutes: float | None, started: float) -> float | None:
-    """When the job ends: SLURM's word (``SLURM_JOB_END_TIME``), or ``limit_minutes`` after ``started``, or never."""
+    """When the job ends, in seconds since 1970: SLURM's word, else ``limit_minutes`` after ``started``, else never."""
+    if (end := _end_of_slurm_job()) is not None:
+        return end
+    return None if limit_minutes is None else started + 60 * limit_minutes
+
+
+def _end_of_slurm_job() -> float | None:
+    """``SLURM_JOB_END_TIME``, else what the controller says; None outside of SLURM and where there is no limit.
+
+    SLURM sets the variable from 23.02 on, and Snakemake's SLURM executor drops it on the way to the job step.
+    """
     if end := os.environ.get("SLURM_JOB_END_TIME"):
         return float(end)
-    return None if limit_minutes is None else started + 60 * limit_minutes
+    if "SLURM_JOB_ID" not in os.environ:
+        return None
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+    try:
+        answer = subprocess.run(
+            ["squeue", "--noheader", "--format=%e", f"--jobs={job}"],
+            env=os.environ | {"SLURM_TIME_FORMAT": "%s"},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning(f"SLURM does not say when this job ends ({error}); its rule's runtime counts from here")
+        return None
+    return float(answer) if answer.isdecimal() else None

@@ -1,0 +1,128 @@
+"""The study on a real one-node SLURM cluster with accounting."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from cluster import LONG, SHORT, SlurmStudy, accounted, running_cluster
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """SLURM with a database."""
+    with running_cluster():
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(root, tmp_path_factory) -> SlurmStudy:
+    """The trainings without SLURM and without a break."""
+    study = SlurmStudy(root, tmp_path_factory.mktemp("undisturbed"))
+    study.write_config()
+    study.run(study.command("--cores", 2, "--until", "train"))
+    return study
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str], study: SlurmStudy) -> None:
+    """Wait for something to happen while Snakemake runs."""
+    give_up = time.monotonic() + 300
+    while not happened():
+        assert process.poll() is None, study.output
+        assert time.monotonic() < give_up, study.output
+        time.sleep(0.1)
+
+
+def test_a_one_minute_limit_is_met_by_retries_on_the_way_to_a_report(undisturbed, root, tmp_path):
+    study = SlurmStudy(root, tmp_path)
+    study.write_config()
+    study.run(study.on_slurm("--set-resources", "train:runtime=1", "--retries", 12))
+    assert (study.results / "report/index.html").stat().st_size > 0
+
+    jobs = accounted(tmp_path)
+    trainings = [job for job in jobs if job.rule == "train"]
+    assert sum(job.state == "COMPLETED" for job in trainings) == 2
+    assert [job for job in trainings if job.state == "FAILED"], "a minute was enough: nothing was shown"
+    assert not [job for job in trainings if job.state == "TIMEOUT"], "each stopped by itself, before SLURM had to"
+    assert "going on after update" in (study.results / f"logs/train/bert/bs{LONG}/constant/seed1.log").read_text()
+    for batch in (SHORT, LONG):
+        assert study.trained(batch) == undisturbed.trained(batch)
+
+    assert {job.rule for job in jobs} == {"train", "certify", "evaluate", "attention"}, (
+        "the rest ran where Snakemake does"
+    )
+    assert all(job.gpus == 1 for job in jobs)
+    assert all(before.end <= after.start for before, after in pairwise(jobs)), "two jobs held the one GPU at once"
+
+    again = study.run(study.on_slurm("--dry-run"))
+    assert "Nothing to be done" in again, "what grows with the attempts must not count as a change"
+
+
+def test_a_training_survives_scancel_sigkill_and_preemption(undisturbed, root, tmp_path):
+    """SLURM's requeue brings a preempted job back; what fails otherwise is Snakemake's to retry."""
+    study = SlurmStudy(root, tmp_path)
+    study.write_config(target_batch_sizes=[LONG])
+    for part in ("data", "tokens"):
+        shutil.copytree(undisturbed.results / part, study.results / part)
+    profile = tmp_path / "profile"
+    profile.mkdir()
+    text = (root / "profiles/slurm/profile.yaml").read_text()
+    (profile / "profile.yaml").write_text(text.replace("slurm-no-requeue:", "slurm-requeue:"))
+    process = study.start(study.on_slurm("--until", "train", profile=profile))
+
+    def running() -> str:
+        return squeue("--states=RUNNING", "--partition=gpu", "--format=%i")
+
+    def has_moved_on_since(states: list[str]) -> bool:
+        return bool(running()) and study.states() > states
+
+    wait_until(lambda: has_moved_on_since([]), process, study)
+    first = running()
+    subprocess.run(["scancel", first], check=True)
+
+    wait_until(lambda: running() not in ("", first), process, study)
+    before = study.states()
+    wait_until(lambda: has_moved_on_since(before), process, study)
+    second = running()
+    os.kill(training_process(tmp_path), signal.SIGKILL)
+
+    wait_until(lambda: running() not in ("", first, second), process, study)
+    before = study.states()
+    wait_until(lambda: has_moved_on_since(before), process, study)
+    third = running()
+    subprocess.run(["sbatch", "--partition=urgent", "--gpus=1", "--wrap=sleep 1", "--output=/dev/null"], check=True)
+    wait_until(lambda: running() != third, process, study)
+
+    assert process.wait(timeout=600) == 0, study.output
+    assert study.trained(LONG) == undisturbed.trained(LONG)
+    states = {job.number: [] for job in accounted(tmp_path)}
+    for job in accounted(tmp_path):
+        states[job.number].append(re.sub(" .*", "", job.state))
+    assert states == {first: ["CANCELLED"], second: ["FAILED"], third: ["PREEMPTED", "COMPLETED"]}
+
+
+def squeue(*options: str) -> str:
+    """The cluster's queue."""
+    return subprocess.run(["squeue", "--noheader", *options], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def training_process(folder: Path) -> int:
+    """The process that trains for the study in a folder."""
+    found = [
+        int(process.name)
+        for process in Path("/proc").iterdir()
+        if process.name.isdecimal()
+        and os.access(process / "cwd", os.R_OK)
+        and (process / "cwd").resolve() == folder
+        and (process / "cmdline").read_bytes().split(b"\0")[1:4] == [b"-m", b"batchscope", b"train"]
+    ]
+    assert len(found) == 1, f"{len(found)} processes train in {folder}"
+    return found[0]
