@@ -25,6 +25,7 @@ include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/certify.smk"
 include: "rules/evaluate.smk"
+include: "rules/tracking.smk"
 include: "rules/attention.smk"
 include: "rules/report.smk"
 
@@ -38,5 +39,6 @@ rule all:
         f"{STUDY_FOLDER}/report/index.html",
         f"{STUDY_FOLDER}/report/summary.md",
         maps_of_all_runs(),
+        of_all_runs("tracking.json") if STUDY.tracking.mode != "disabled" else [],
     message:
         "the study is complete: {input[0]}"

@@ -71,9 +71,11 @@ def train(arguments: argparse.Namespace) -> None:
 
     use_threads(arguments.threads)
     spec = TrainSpec(**arguments.spec)
-    if os.environ.get("RANK", "0") != "0":
+    if arguments.settings["tracking"]["mode"] != "online" or os.environ.get("RANK", "0") != "0":
         arguments.settings["tracking"] = {"mode": "disabled"}
-    with Tracker(arguments.settings, spec.to_dict(), arguments.tracking_folder) as tracker:
+    fingerprint = spec.fingerprint(arguments.code, arguments.tokens)
+    earlier = arguments.state / fingerprint / "history.jsonl"
+    with Tracker(arguments.settings, spec.to_dict(), fingerprint, arguments.tracking_folder, earlier) as tracker:
         run(
             spec,
             arguments.code,
@@ -106,6 +108,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     use_threads(arguments.threads)
     run(arguments.spec, arguments.tokens, arguments.run, arguments.device)
+
+
+def track(arguments: argparse.Namespace) -> None:
+    """Replay a finished run into Weights & Biases; nothing else depends on it."""
+    from batchscope.tracking import track as run
+
+    run(arguments.spec, arguments.run, arguments.tracking_folder, arguments.output)
 
 
 def attention(arguments: argparse.Namespace) -> None:
@@ -173,6 +182,7 @@ VERBS = {
     train: ["spec", "code", "settings", "tokens", "run", "state", "tracking-folder", "runtime", "threads"],
     certify: ["spec", "settings", "tokens", "output", "threads"],
     evaluate: ["spec", "tokens", "run", "device", "threads"],
+    track: ["spec", "run", "tracking-folder", "output"],
     attention: ["spec", "tokens", "reviews", "run", "device", "threads"],
     maps: ["run", "names"],
     tables: ["spec", "study"],

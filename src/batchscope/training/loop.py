@@ -22,7 +22,6 @@ from batchscope.data.tokens import Tokens, load_tokens
 from batchscope.errors import UserError
 from batchscope.evaluation.metrics import measure
 from batchscope.evaluation.predict import predict
-from batchscope.fingerprint import canonical_json, digest, file_hash
 from batchscope.model import TextClassifier, build_model
 from batchscope.training.accumulate import ENGINES, DeviceTokens, MicroBatch, WindowSums
 from batchscope.training.checkpoint import save_checkpoint
@@ -83,7 +82,7 @@ def train(
     model = model.to(device).train()
     optimizer = _optimizer(spec, model)
     gauge = noise_gauge(model, spec.noise_scale)
-    fingerprint = digest(canonical_json(spec.to_dict()) + code + file_hash(tokens_folder / "train.arrow"))
+    fingerprint = spec.fingerprint(code, tokens_folder)
     workspace = Workspace(state_folder / fingerprint, writes=ranks.first)
     ledger = _resume(ranks.same(workspace.load()), model, optimizer)
     started -= ledger.seconds
