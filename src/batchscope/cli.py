@@ -154,6 +154,13 @@ def report(arguments: argparse.Namespace) -> None:
     write_report(arguments.spec, arguments.study)
 
 
+def fetch(arguments: argparse.Namespace) -> None:
+    """Download a study's models and data into a cache, for jobs on nodes without a network."""
+    from batchscope.fetch import fetch as run
+
+    run(arguments.configfile, arguments.cache)
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "spec": {"type": json.loads, "metavar": "JSON", "help": "all that the result depends on besides the inputs"},
     "settings": {"type": json.loads, "metavar": "JSON", "help": "what the result does not depend on"},
@@ -170,6 +177,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "device": {"default": "auto", "choices": ["auto", "cpu", "cuda", "mps"], "help": "where the model runs"},
     "runtime": {"type": float, "required": False, "metavar": "MINUTES", "help": "wall-time limit of the job"},
     "threads": {"type": int, "required": False, "metavar": "N", "help": "CPU threads (all of them if not given)"},
+    "configfile": {"type": Path, "metavar": "YAML", "help": "the study's config"},
+    "cache": {"type": Path, "required": False, "metavar": "FOLDER", "help": "instead of HF_HOME"},
     "names": {"nargs": "+", "metavar": "NAME", "help": "reviews to draw"},
 }
 
@@ -188,6 +197,7 @@ VERBS = {
     tables: ["spec", "study"],
     figures: ["spec", "study"],
     report: ["spec", "study"],
+    fetch: ["configfile", "cache"],
 }
 
 
@@ -225,7 +235,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run a verb. A mistake of the user's ends with one message and exit status 1."""
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    for noisy in ("httpx", "datasets", "matplotlib", "fontTools"):
+    for noisy in ("httpx", "httpx2", "datasets", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     verb = arguments.run_verb.__name__

@@ -14,7 +14,13 @@ from batchscope import fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "pil": "pillow", "yaml": "pyyaml", "pynvml": "nvidia-ml-py"}
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "pil": "pillow",
+    "yaml": "pyyaml",
+    "pynvml": "nvidia-ml-py",
+    "huggingface_hub": "huggingface-hub",
+}
 OPTIONAL = {"lightning"}  # audited where it is installed
 
 
