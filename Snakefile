@@ -20,6 +20,10 @@ if not workflow.config_settings.configfiles:
     configfile: f"{workflow.basedir}/config/config.yaml"
 
 
+# For `--software-deployment-method apptainer` alone; envs/batchscope.def says how to build it.
+container: f"{workflow.basedir}/envs/batchscope.sif"
+
+
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
