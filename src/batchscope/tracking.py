@@ -33,7 +33,8 @@ START_SECONDS = 30.0
 FINISH_SECONDS = 30.0
 """How long, at most, a training that is done waits for what is still to be sent."""
 REPLAY_SECONDS = 600.0
-"""The same for a replay, which has everything still to be sent when it is done."""
+REPLAY_LINES_PER_SECOND = 100.0
+"""The same for a replay, which still has everything to send: so much for any, and a tenth of the usual rate."""
 PATIENCE_AFTER_FAILURE = 10.0
 
 log = logging.getLogger("batchscope")
@@ -53,10 +54,11 @@ def track(spec: Mapping[str, Any], run_folder: Path, folder: Path, output: Path)
     if spec["tracking"]["mode"] == "offline":
         for stale in folder.glob(f"offline-run-*-{run_id(spec, fingerprint)}"):
             shutil.rmtree(stale)
-    with Tracker(spec, manifest["spec"], fingerprint, folder, finish_seconds=REPLAY_SECONDS) as tracker:
-        with (run_folder / "history.jsonl").open(encoding="utf-8") as lines:
-            for line in lines:
-                tracker.log(json.loads(line))
+    lines = (run_folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    seconds = REPLAY_SECONDS + len(lines) / REPLAY_LINES_PER_SECOND
+    with Tracker(spec, manifest["spec"], fingerprint, folder, finish_seconds=seconds) as tracker:
+        for line in lines:
+            tracker.log(json.loads(line))
         tracker.finish(_flat(read_json(run_folder / "train.json") | read_json(run_folder / "metrics.json")))
     if tracker.failure is not None:
         raise UserError(

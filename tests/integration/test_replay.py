@@ -171,6 +171,16 @@ def test_a_second_replay_takes_the_place_of_the_first(finished: Training) -> Non
     assert_every_line_once(rows(stored(folder)), finished.history())
 
 
+def test_wandb_sync_takes_the_folder(finished: Training, server: Server) -> None:
+    """wandb's own command, on the folder that is named in the record, with an address and a key."""
+    finish(finished.track())
+    record = read_json(finished.run / "tracking.json")
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
+    subprocess.run([sys.executable, "-m", "wandb", "sync", record["folder"]], env=environment, check=True, timeout=120)
+    assert_every_line_once(server.runs[record["id"]].history, finished.history())
+    assert "test/best/accuracy" in server.runs[record["id"]].summary
+
+
 def test_a_failure_is_one_message_and_no_record(finished: Training) -> None:
     broken = Training(finished.folder, finished.spec, finished.tokens, "online")
     (broken.run / "tracking.json").unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Weights & Biases gets every record exactly once, and none of its failures reaches the training."""
 
+import contextlib
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from wandb_folders import rows, stored
+from wandb_server import wandb_server
 
 from batchscope.tracking import Tracker
 
@@ -192,6 +194,32 @@ def test_no_key(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: p
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     run_to_the_end(Tracker(settings("online"), SPEC, FINGERPRINT, tmp_path / "wandb"))
     assert "API key" in the_only_warning(caplog)
+
+
+def test_a_closed_port(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node without a network: wandb tries for half a minute, beside the training and at most so long after it."""
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    run_to_the_end(Tracker(settings("online"), SPEC, FINGERPRINT, tmp_path / "wandb"))
+    assert "connection refused" in the_only_warning(caplog)
+
+
+def test_the_network_goes_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with contextlib.ExitStack() as network:
+        server = network.enter_context(wandb_server())
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        with Tracker(settings("online"), SPEC, FINGERPRINT, tmp_path / "wandb", finish_seconds=3) as tracker:
+            for number, record in enumerate(history()):
+                tracker.log(record)
+                while number == 0 and not server.runs:
+                    time.sleep(0.05)
+                if number == UPDATES // 2:
+                    network.close()
+    assert tracker.failure == the_only_warning(caplog).partition("The reason: ")[2]
+    assert len(next(iter(server.runs.values())).lines) <= UPDATES
 
 
 def test_a_record_that_cannot_be_sent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
