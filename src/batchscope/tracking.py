@@ -105,17 +105,19 @@ class Tracker:
     ) -> None:
         self.outcome: dict[str, Any] = {}
         self.failure: str | None = None
-        self._start: dict[str, Any] = {
-            "settings": dict(settings),
-            "spec": dict(spec),
-            "identity": run_id(settings, fingerprint),
-            "folder": str(folder),
-            "finish_seconds": finish_seconds,
-        }
         self._earlier = earlier
         self._patience = START_SECONDS + finish_seconds + 30
         self._summary: dict[str, Any] = {}
         self._on = settings["tracking"]["mode"] != "disabled"
+        self._start: dict[str, Any] = {}
+        if self._on:
+            self._start = {
+                "settings": dict(settings),
+                "spec": dict(spec),
+                "identity": run_id(settings, fingerprint),
+                "folder": str(folder),
+                "finish_seconds": finish_seconds,
+            }
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._feed, name="tracker", daemon=True)
         self._process: subprocess.Popen[str] | None = None
