@@ -20,11 +20,16 @@ if not workflow.config_settings.configfiles:
     configfile: f"{workflow.basedir}/config/config.yaml"
 
 
+# For `--software-deployment-method apptainer` alone; envs/batchscope.def says how to build it.
+container: f"{workflow.basedir}/envs/batchscope.sif"
+
+
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/certify.smk"
 include: "rules/evaluate.smk"
+include: "rules/tracking.smk"
 include: "rules/attention.smk"
 include: "rules/report.smk"
 
@@ -52,5 +57,6 @@ rule all:
         f"{STUDY_FOLDER}/report/index.html",
         f"{STUDY_FOLDER}/report/summary.md",
         maps_of_all_runs(),
+        of_all_runs("tracking.json") if STUDY.tracking.mode != "disabled" else [],
     message:
         "the study is complete: {input[0]}"

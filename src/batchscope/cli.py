@@ -71,9 +71,11 @@ def train(arguments: argparse.Namespace) -> None:
 
     use_threads(arguments.threads)
     spec = TrainSpec(**arguments.spec)
-    if os.environ.get("RANK", "0") != "0":
+    if arguments.settings["tracking"]["mode"] != "online" or os.environ.get("RANK", "0") != "0":
         arguments.settings["tracking"] = {"mode": "disabled"}
-    with Tracker(arguments.settings, spec.to_dict(), arguments.tracking_folder) as tracker:
+    fingerprint = spec.fingerprint(arguments.code, arguments.tokens)
+    earlier = arguments.state / fingerprint / "history.jsonl"
+    with Tracker(arguments.settings, spec.to_dict(), fingerprint, arguments.tracking_folder, earlier) as tracker:
         run(
             spec,
             arguments.code,
@@ -106,6 +108,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     use_threads(arguments.threads)
     run(arguments.spec, arguments.tokens, arguments.run, arguments.device)
+
+
+def track(arguments: argparse.Namespace) -> None:
+    """Replay a finished run into Weights & Biases; nothing else depends on it."""
+    from batchscope.tracking import track as run
+
+    run(arguments.spec, arguments.run, arguments.tracking_folder, arguments.output)
 
 
 def attention(arguments: argparse.Namespace) -> None:
@@ -145,6 +154,13 @@ def report(arguments: argparse.Namespace) -> None:
     write_report(arguments.spec, arguments.study)
 
 
+def fetch(arguments: argparse.Namespace) -> None:
+    """Download a study's models and data into a cache, for jobs on nodes without a network."""
+    from batchscope.fetch import fetch as run
+
+    run(arguments.configfile, arguments.cache)
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "spec": {"type": json.loads, "metavar": "JSON", "help": "all that the result depends on besides the inputs"},
     "settings": {"type": json.loads, "metavar": "JSON", "help": "what the result does not depend on"},
@@ -161,6 +177,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "device": {"default": "auto", "choices": ["auto", "cpu", "cuda", "mps"], "help": "where the model runs"},
     "runtime": {"type": float, "required": False, "metavar": "MINUTES", "help": "wall-time limit of the job"},
     "threads": {"type": int, "required": False, "metavar": "N", "help": "CPU threads (all of them if not given)"},
+    "configfile": {"type": Path, "metavar": "YAML", "help": "the study's config"},
+    "cache": {"type": Path, "required": False, "metavar": "FOLDER", "help": "instead of HF_HOME"},
     "names": {"nargs": "+", "metavar": "NAME", "help": "reviews to draw"},
 }
 
@@ -173,11 +191,13 @@ VERBS = {
     train: ["spec", "code", "settings", "tokens", "run", "state", "tracking-folder", "runtime", "threads"],
     certify: ["spec", "settings", "tokens", "output", "threads"],
     evaluate: ["spec", "tokens", "run", "device", "threads"],
+    track: ["spec", "run", "tracking-folder", "output"],
     attention: ["spec", "tokens", "reviews", "run", "device", "threads"],
     maps: ["run", "names"],
     tables: ["spec", "study"],
     figures: ["spec", "study"],
     report: ["spec", "study"],
+    fetch: ["configfile", "cache"],
 }
 
 
@@ -215,7 +235,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run a verb. A mistake of the user's ends with one message and exit status 1."""
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    for noisy in ("httpx", "datasets", "matplotlib", "fontTools"):
+    for noisy in ("httpx", "httpx2", "datasets", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     verb = arguments.run_verb.__name__

@@ -126,6 +126,11 @@ class Model(Section):
             raise ValueError("`revision` goes with a checkpoint from the hub")
         return self
 
+    @property
+    def on_hub(self) -> bool:
+        """Whether the weights come from the hub."""
+        return self.checkpoint is not None and location(self.checkpoint) == "hub"
+
     def spec(self, memory: Path | None = None) -> dict[str, Any]:
         """What identifies the initial weights; a local folder counts by its content, not by its path."""
         if self.architecture is not None:
@@ -135,7 +140,7 @@ class Model(Section):
                 "vocabulary_size": self.vocabulary_size or 8000,
             }
         assert self.checkpoint is not None
-        if location(self.checkpoint) == "hub":
+        if self.on_hub:
             return {"checkpoint": self.checkpoint, "revision": self.revision or "main"}
         return {
             "checkpoint": self.checkpoint,
@@ -229,7 +234,8 @@ class Tracking(Section):
     """Weights & Biases."""
 
     mode: Literal["disabled", "offline", "online"] = "disabled"
-    """Changing it trains nothing again."""
+    """`offline`: each finished run is replayed into a folder under `results/STUDY/wandb`, for `wandb sync`. `online`:
+    runs are logged while they train, and completed afterwards. Changing it trains nothing again."""
     project: Name = "batchscope"
     """Project that receives the runs."""
     entity: str | None = None

@@ -136,6 +136,11 @@ class Study(Config):
             "device": self.device,
             "gpus": self.gpus,
             "save_every": self.save_every,
+        } | self.tracking_spec(cell)
+
+    def tracking_spec(self, cell: "Cell") -> dict[str, Any]:
+        """What a run's entry in Weights & Biases depends on besides its files: whose it is and what it is called."""
+        return {
             "tracking": self.tracking.model_dump(exclude_none=True),
             "study": self.study,
             "model": cell.model,

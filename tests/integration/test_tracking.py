@@ -1,10 +1,10 @@
 """Weights & Biases gets every record exactly once, and none of its failures reaches the training."""
 
+import contextlib
 import json
 import logging
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -14,11 +14,13 @@ from typing import Any
 
 import psutil
 import pytest
+from wandb_folders import rows, stored
+from wandb_server import wandb_server
 
-from batchscope import tracking
 from batchscope.tracking import Tracker
 
 SPEC = {"model": {"architecture": "bert", "config": {}}, "seed": 7, "learning_rate": 5e-5, "target_batch_size": 64}
+FINGERPRINT = "0123456789abcdef"
 MEASURED = {"correct": 30, "examples": 64, "accuracy": 30 / 64, "loss": 0.7}
 UPDATES = 40
 
@@ -46,33 +48,6 @@ def history() -> Iterator[dict[str, Any]]:
             yield {"kind": "epoch", **position, "train": MEASURED, "validation": MEASURED | {"accuracy": update / 100}}
 
 
-def stored(folder: Path) -> list[Any]:
-    """The records of the only run below ``folder``, from its transaction log (the record format of LevelDB's log)."""
-    from wandb.proto import wandb_internal_pb2 as protobuf
-
-    (path,) = folder.rglob("*.wandb")
-    data, position, parts, records = path.read_bytes(), 7, b"", []
-    while position < len(data):
-        if (left := 32768 - position % 32768) < 7:  # a block's end is too short for a header
-            position += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        parts += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            records.append(protobuf.Record.FromString(parts))
-            parts = b""
-    return records
-
-
-def rows(records: list[Any]) -> list[dict[str, Any]]:
-    return [
-        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        for record in records
-        if record.WhichOneof("record_type") == "history"
-    ]
-
-
 def service_of(tracker: Tracker) -> psutil.Process:
     """wandb's service process, once it is up."""
     for _ in range(300):
@@ -87,7 +62,7 @@ def service_of(tracker: Tracker) -> psutil.Process:
 
 
 def test_an_offline_run_holds_every_record_exactly_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with Tracker(settings("offline"), SPEC, tmp_path / "wandb") as tracker:
+    with Tracker(settings("offline"), SPEC, FINGERPRINT, tmp_path / "wandb") as tracker:
         for record in history():
             tracker.log(record)
         tracker.finish({"test_accuracy": 0.9})
@@ -116,7 +91,7 @@ def test_an_offline_run_holds_every_record_exactly_once(tmp_path: Path, caplog: 
 
 
 def test_nothing_of_the_machine_is_recorded(tmp_path: Path) -> None:
-    with Tracker(settings("offline"), SPEC, tmp_path / "wandb") as tracker:
+    with Tracker(settings("offline"), SPEC, FINGERPRINT, tmp_path / "wandb") as tracker:
         tracker.log(next(history()))
     assert not [path.name for path in tmp_path.rglob("files/*")]
     assert not [record for record in stored(tmp_path) if record.run.git.remote_url or record.run.host]
@@ -124,7 +99,7 @@ def test_nothing_of_the_machine_is_recorded(tmp_path: Path) -> None:
 
 def test_disabled_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
-    with Tracker(settings("disabled"), SPEC, tmp_path / "wandb") as tracker:
+    with Tracker(settings("disabled"), SPEC, FINGERPRINT, tmp_path / "wandb") as tracker:
         for record in history():
             tracker.log(record)
     assert list(tmp_path.iterdir()) == []
@@ -133,7 +108,7 @@ def test_disabled_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_failed_training_keeps_its_error_and_is_marked(tmp_path: Path) -> None:
     with (
         pytest.raises(ZeroDivisionError),
-        Tracker(settings("offline"), SPEC, tmp_path / "wandb") as tracker,
+        Tracker(settings("offline"), SPEC, FINGERPRINT, tmp_path / "wandb") as tracker,
     ):
         tracker.log(next(history()))
         _ = 1 / 0
@@ -146,8 +121,8 @@ def test_a_killed_training_leaves_its_records(tmp_path: Path) -> None:
 import os, signal, sys
 sys.path[:0] = [{str(Path(__file__).parent)!r}]
 from pathlib import Path
-from test_tracking import SPEC, Tracker, history, service_of, settings
-with Tracker(settings("offline"), SPEC, Path({str(tmp_path / "wandb")!r})) as tracker:
+from test_tracking import FINGERPRINT, SPEC, Tracker, history, service_of, settings
+with Tracker(settings("offline"), SPEC, FINGERPRINT, Path({str(tmp_path / "wandb")!r})) as tracker:
     for record in history():
         tracker.log(record)
     service_of(tracker)
@@ -189,27 +164,27 @@ def the_only_warning(caplog: pytest.LogCaptureFixture) -> str:
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "wandb").write_text("in the way")
-    run_to_the_end(Tracker(settings("offline"), SPEC, tmp_path / "wandb"))
+    run_to_the_end(Tracker(settings("offline"), SPEC, FINGERPRINT, tmp_path / "wandb"))
     assert "FileExistsError" in the_only_warning(caplog)
 
 
 def test_a_folder_that_cannot_be_made(caplog: pytest.LogCaptureFixture) -> None:
     """Below /proc not even root can write."""
-    run_to_the_end(Tracker(settings("offline"), SPEC, Path("/proc/batchscope/wandb")))
+    run_to_the_end(Tracker(settings("offline"), SPEC, FINGERPRINT, Path("/proc/batchscope/wandb")))
     assert "/proc/batchscope" in the_only_warning(caplog)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes where it is not allowed to")
 def test_a_read_only_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tmp_path.chmod(0o500)
-    run_to_the_end(Tracker(settings("offline"), SPEC, tmp_path / "wandb"))
+    run_to_the_end(Tracker(settings("offline"), SPEC, FINGERPRINT, tmp_path / "wandb"))
     assert "PermissionError" in the_only_warning(caplog)
 
 
 def test_no_wandb(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "wandb.py").write_text("raise ImportError('no wandb here')")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    run_to_the_end(Tracker(settings("offline"), SPEC, tmp_path / "files"))
+    run_to_the_end(Tracker(settings("offline"), SPEC, FINGERPRINT, tmp_path / "files"))
     assert "no wandb here" in the_only_warning(caplog)
 
 
@@ -217,19 +192,45 @@ def test_no_key(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: p
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    run_to_the_end(Tracker(settings("online"), SPEC, tmp_path / "wandb"))
+    run_to_the_end(Tracker(settings("online"), SPEC, FINGERPRINT, tmp_path / "wandb"))
     assert "API key" in the_only_warning(caplog)
 
 
+def test_a_closed_port(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node without a network: wandb tries for half a minute, beside the training and at most so long after it."""
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    run_to_the_end(Tracker(settings("online"), SPEC, FINGERPRINT, tmp_path / "wandb"))
+    assert "connection refused" in the_only_warning(caplog)
+
+
+def test_the_network_goes_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with contextlib.ExitStack() as network:
+        server = network.enter_context(wandb_server())
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        with Tracker(settings("online"), SPEC, FINGERPRINT, tmp_path / "wandb", finish_seconds=3) as tracker:
+            for number, record in enumerate(history()):
+                tracker.log(record)
+                while number == 0 and not server.runs:
+                    time.sleep(0.05)
+                if number == UPDATES // 2:
+                    network.close()
+    assert tracker.failure == the_only_warning(caplog).partition("The reason: ")[2]
+    assert len(next(iter(server.runs.values())).lines) <= UPDATES
+
+
 def test_a_record_that_cannot_be_sent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with Tracker(settings("offline"), SPEC, tmp_path / "wandb") as tracker:
+    with Tracker(settings("offline"), SPEC, FINGERPRINT, tmp_path / "wandb") as tracker:
         tracker.log({"kind": object()})
         tracker.log({"kind": "update"})
     assert "JSON" in the_only_warning(caplog)
 
 
 def test_the_service_killed_in_mid_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tracker = Tracker(settings("offline"), SPEC, tmp_path / "wandb")
+    tracker = Tracker(settings("offline"), SPEC, FINGERPRINT, tmp_path / "wandb")
     with tracker:
         for record in history():
             tracker.log(record)
@@ -239,9 +240,9 @@ def test_the_service_killed_in_mid_run(tmp_path: Path, caplog: pytest.LogCapture
     assert "tracking stopped" in the_only_warning(caplog)
 
 
-def test_the_service_hangs(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "PATIENCE", 2.0)
-    with Tracker(settings("offline"), SPEC, tmp_path / "wandb") as tracker:
+def test_the_service_hangs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Tracker(settings("offline"), SPEC, FINGERPRINT, tmp_path / "wandb") as tracker:
+        tracker._patience = 2.0
         service = service_of(tracker)
         service.suspend()
         started = time.perf_counter()
@@ -254,4 +255,4 @@ def test_the_service_hangs(tmp_path: Path, caplog: pytest.LogCaptureFixture, mon
 
 def test_logging_costs_the_training_nothing(tmp_path: Path) -> None:
     """Microseconds each, also while wandb is still starting."""
-    assert run_to_the_end(Tracker(settings("offline"), SPEC, tmp_path / "wandb")) / UPDATES < 1e-3
+    assert run_to_the_end(Tracker(settings("offline"), SPEC, FINGERPRINT, tmp_path / "wandb")) / UPDATES < 1e-3

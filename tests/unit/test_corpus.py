@@ -123,37 +123,6 @@ def test_class_names_of_a_dataset_file_survive(tmp_path: Path) -> None:
     assert rows(build(local(tmp_path), tmp_path)) == [("a", "neg", "train"), ("b", "pos", "train")]
 
 
-def test_a_hub_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
-    given = {"test": (["c", "d"], [1, 0]), "unsupervised": (["u"], [-1]), "train": (["a", "b"], [0, 1])}
-    made = {
-        name: datasets.Dataset.from_dict({"text": texts, "label": labels}, features=features)
-        for name, (texts, labels) in given.items()
-    }
-    asked = []
-
-    def load_dataset(source: str, revision: str) -> datasets.DatasetDict:
-        asked.append((source, revision))
-        return datasets.DatasetDict(made)
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    spec = {"kind": "hub", "source": "owner/name", "revision": "abc", "text": "text", "label": "label"}
-    corpus = build(spec, tmp_path)
-    assert asked == [("owner/name", "abc")]
-    assert corpus.classes == ["neg", "pos"]
-    assert rows(corpus) == [("a", "neg", "train"), ("b", "pos", "train"), ("c", "pos", "test"), ("d", "neg", "test")]
-
-
-def test_an_unreachable_hub_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load_dataset(source: str, revision: str) -> None:
-        raise ConnectionError("Couldn't reach the Hub")
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    spec = {"kind": "hub", "source": "owner/name", "revision": "main", "text": "text", "label": "label"}
-    with pytest.raises(UserError, match=r"owner/name.*\n.*network.*HF_HOME.*local folder"):
-        build(spec, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("reviews", "names", "message"),
     [

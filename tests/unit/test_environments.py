@@ -14,7 +14,13 @@ from batchscope import fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "pil": "pillow", "yaml": "pyyaml", "pynvml": "nvidia-ml-py"}
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "pil": "pillow",
+    "yaml": "pyyaml",
+    "pynvml": "nvidia-ml-py",
+    "huggingface_hub": "huggingface-hub",
+}
 OPTIONAL = {"lightning"}  # audited where it is installed
 
 
@@ -95,3 +101,47 @@ def test_no_environment_holds_more() -> None:
     for path in ENVIRONMENTS:
         needed = set().union(*(third_party(module) for _, name, module in rules() if name == path.stem))
         assert environment(path).keys() <= needed | {"wandb"}
+
+
+# ---------------------------------------------------------------------------------------------------- containers
+
+DOCKERFILE = (ROOT / "envs/Dockerfile").read_text(encoding="utf-8")
+APPTAINER = (ROOT / "envs/batchscope.def").read_text(encoding="utf-8")
+
+
+def instructions() -> list[list[str]]:
+    """The Dockerfile's instructions, a list of words each."""
+    lines = [line for line in DOCKERFILE.splitlines() if line and not line.startswith("#")]
+    return [line.split() for line in "\n".join(lines).replace("\\\n", " ").splitlines()]
+
+
+def test_the_images_have_one_pinned_base_with_the_environments_python() -> None:
+    (base,) = (words[1].removeprefix("BASE=") for words in instructions() if words[0] == "ARG")
+    assert f"From: {base}\n" in APPTAINER
+    version = re.fullmatch(r"python:(\d+\.\d+)\.\d+-slim-bookworm(@sha256:[0-9a-f]{64})?", base)
+    assert version, f"{base} is not pinned"
+    for path in ENVIRONMENTS:
+        assert f"python={version[1]}" in yaml.safe_load(path.read_text(encoding="utf-8"))["dependencies"]
+
+
+def test_the_images_install_the_lock_and_the_package_without_a_cache() -> None:
+    runs = [" ".join(words[1:]) for words in instructions() if words[0] == "RUN"]
+    post = re.findall(r"^    (python .*)$", APPTAINER.partition("%post")[2].partition("%environment")[0], re.M)
+    for steps in (runs, [step.replace("--no-cache-dir --disable-pip-version-check ", "") for step in post]):
+        assert steps[0] == "python -m pip install --requirement /opt/batchscope/requirements.lock"
+        assert steps[1] == "python -m pip install --no-deps /opt/batchscope"
+    assert all("--no-cache-dir" in step for step in post)
+    assert ["ENV", "PIP_NO_CACHE_DIR=1"] in [words[:2] for words in instructions()]
+
+
+def test_the_images_copy_the_same_files_and_nothing_else_reaches_the_builder() -> None:
+    copied = {name for words in instructions() if words[0] == "COPY" for name in words[1:-1]}
+    files = re.findall(r"^    (\S+) /opt", APPTAINER.partition("%files")[2].partition("%post")[0], re.M)
+    ignore = (ROOT / "envs/Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    assert copied == set(files) == {line[1:] for line in ignore if line.startswith("!")}
+    assert "*" in ignore
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_image_does_not_run_as_root() -> None:
+    assert [words[1] for words in instructions() if words[0] == "USER"] == ["batchscope"]

@@ -74,7 +74,7 @@ def planned(finished, **changes) -> dict[str, int]:
     ids=["physical_batch_size", "tracking", "palette"],
 )
 def test_settings_train_nothing_again(finished, settings):
-    assert set(planned(finished, **settings)) <= {"tables", "figures", "page", "all"}
+    assert set(planned(finished, **settings)) <= {"tables", "figures", "page", "track", "all"}
 
 
 def test_a_changed_learning_rate_trains_again(finished):

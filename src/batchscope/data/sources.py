@@ -18,6 +18,7 @@ import pyarrow.json as arrow_json
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+from batchscope.data.hub import snapshot
 from batchscope.errors import UserError
 
 ORIGINS = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
@@ -68,14 +69,14 @@ def _chosen(names: Iterable[str]) -> dict[str, str]:
 def _hub(spec: dict[str, Any]) -> list[Part]:
     import datasets
 
-    source, revision = spec["source"], spec["revision"]
+    source = spec["source"]
+    folder = snapshot("data.source", "dataset", source, spec["revision"])
     try:
-        splits = datasets.load_dataset(source, revision=revision)
+        splits = datasets.load_dataset(str(folder))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
-            f"data.source: cannot load {source!r} at revision {revision!r} from the hub: {error}\n"
-            "  Check the name, data.revision and the network; or set HF_HOME to a cache that holds it; or point "
-            "data.source at a local folder."
+            f"data.source: cannot read the data set {source!r} at revision {spec['revision']!r}: {error}\n"
+            f"  It is in {folder}; another revision may do, or point data.source at a local folder."
         ) from None
     parts = []
     for name, origin in _chosen(splits).items():

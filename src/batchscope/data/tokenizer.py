@@ -30,8 +30,8 @@ def pretrained_tokenizer(model: dict[str, Any], max_length: int) -> PreTrainedTo
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"checkpoint: cannot load the tokenizer of {checkpoint!r}: {error}\n"
-            "  For a hub id check the name, the revision and the network, or set HF_HOME to a cache that holds it; a "
-            "folder needs config.json and tokenizer.json."
+            "  For a hub id check the name, the revision and the network (`batchscope fetch` fills a cache for nodes "
+            "without one); a folder needs config.json and tokenizer.json."
         ) from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"checkpoint: {checkpoint!r} has no fast tokenizer (tokenizer.json); choose one that has")

@@ -21,7 +21,6 @@ from batchscope.data.tokens import load_tokens
 from batchscope.errors import UserError
 from batchscope.evaluation.metrics import measure
 from batchscope.evaluation.predict import predict
-from batchscope.fingerprint import canonical_json, digest, file_hash
 from batchscope.model import build_model
 from batchscope.training.accumulate import ENGINES
 from batchscope.training.checkpoint import save_checkpoint
@@ -105,7 +104,7 @@ def train(
     optimizer = _optimizer(spec, model)
     guard = Guard(optimizer, device)
     gauge = noise_gauge(model, spec.noise_scale)
-    fingerprint = digest(canonical_json(spec.to_dict()) + code + file_hash(tokens_folder / "train.arrow"))
+    fingerprint = spec.fingerprint(code, tokens_folder)
     workspace = Workspace(state_folder / fingerprint, writes=ranks.first)
     ledger = _resume(ranks.same(workspace.load()), model, optimizer)
     started -= ledger.seconds
