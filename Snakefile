@@ -40,3 +40,6 @@ rule all:
         maps_of_all_runs(),
     message:
         "the study is complete: {input[0]}"
+
+
+compare_with_records()

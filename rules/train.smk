@@ -27,8 +27,9 @@ rule train:
         run=subpath(output.facts, parent=True),
         state=f"{STUDY_FOLDER}/state",
         wandb=f"{STUDY_FOLDER}/wandb",
-        spec=lambda wildcards: canonical_json(TRAIN_SPECS[cell(wildcards)].to_dict()),
-        code=code_hash("batchscope.training.loop"),
+        spec=lambda wildcards: SPECS[f"train/{cell(wildcards).path}"],
+        code=CODE["train"],
+        record=f"{RECORDS}/train/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
         # A parameter function that takes `threads` is not compared between runs: a setting trains nothing again.
         settings=lambda wildcards, threads: canonical_json(
             STUDY.settings(cell(wildcards))
@@ -36,6 +37,7 @@ rule train:
     message:
         "train {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
-        "python -m batchscope train --spec {params.spec:q} --code {params.code} --settings {params.settings:q}"
+        "python -m batchscope train --spec {params.spec:q} --settings {params.settings:q}"
         " --tokens {params.tokens:q} --run {params.run:q} --state {params.state:q}"
-        " --tracking-folder {params.wandb:q} --runtime {resources.runtime} --threads {threads} > {log:q} 2>&1"
+        " --tracking-folder {params.wandb:q} --runtime {resources.runtime} --threads {threads}"
+        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"

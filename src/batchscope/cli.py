@@ -9,12 +9,15 @@ import logging
 import os
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from batchscope import __version__
 from batchscope.errors import UserError
+from batchscope.fingerprint import is_code
+from batchscope.stages import STAGES, write_record
 from batchscope.training.launch import is_rank, launch
 from batchscope.training.stop import EXIT_STATUS, Stopped, deadline
 
@@ -121,7 +124,7 @@ def maps(arguments: argparse.Namespace) -> None:
     """Draw a run's attention maps."""
     from batchscope.report.maps import draw_maps
 
-    draw_maps(arguments.run, arguments.names)
+    draw_maps(arguments.run, arguments.spec["names"])
 
 
 def tables(arguments: argparse.Namespace) -> None:
@@ -148,7 +151,7 @@ def report(arguments: argparse.Namespace) -> None:
 OPTIONS: dict[str, dict[str, Any]] = {
     "spec": {"type": json.loads, "metavar": "JSON", "help": "all that the result depends on besides the inputs"},
     "settings": {"type": json.loads, "metavar": "JSON", "help": "what the result does not depend on"},
-    "code": {"default": "", "metavar": "HASH", "help": "hash of the stage's code; part of the run's fingerprint"},
+    "code": {"default": "", "metavar": "HASH", "help": "hash of the stage's code, as the Snakefile saw it"},
     "corpus": {"type": Path, "metavar": "PARQUET", "help": "corpus.parquet"},
     "split": {"type": Path, "metavar": "PARQUET", "help": "split.parquet"},
     "tokens": {"type": Path, "metavar": "FOLDER", "help": "tokens of the model"},
@@ -161,23 +164,23 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "device": {"default": "auto", "choices": ["auto", "cpu", "cuda", "mps"], "help": "where the model runs"},
     "runtime": {"type": float, "required": False, "metavar": "MINUTES", "help": "wall-time limit of the job"},
     "threads": {"type": int, "required": False, "metavar": "N", "help": "CPU threads (all of them if not given)"},
-    "names": {"nargs": "+", "metavar": "NAME", "help": "reviews to draw"},
+    "record": {"type": Path, "default": None, "metavar": "JSON", "help": "where to note the spec and the code"},
 }
 
 VERBS = {
-    corpus: ["spec", "output"],
-    split: ["spec", "corpus", "output"],
-    tokenize: ["spec", "corpus", "split", "output"],
-    audit: ["corpus", "split", "tokens", "output"],
-    reviews: ["spec", "corpus", "split", "output"],
-    train: ["spec", "code", "settings", "tokens", "run", "state", "tracking-folder", "runtime", "threads"],
-    certify: ["spec", "settings", "tokens", "output", "threads"],
-    evaluate: ["spec", "tokens", "run", "device", "threads"],
-    attention: ["spec", "tokens", "reviews", "run", "device", "threads"],
-    maps: ["run", "names"],
-    tables: ["spec", "study"],
-    figures: ["spec", "study"],
-    report: ["spec", "study"],
+    corpus: ["spec", "output", "code", "record"],
+    split: ["spec", "corpus", "output", "code", "record"],
+    tokenize: ["spec", "corpus", "split", "output", "code", "record"],
+    audit: ["corpus", "split", "tokens", "output", "code", "record"],
+    reviews: ["spec", "corpus", "split", "output", "code", "record"],
+    train: ["spec", "settings", "tokens", "run", "state", "tracking-folder", "runtime", "threads", "code", "record"],
+    certify: ["spec", "settings", "tokens", "output", "threads", "code", "record"],
+    evaluate: ["spec", "tokens", "run", "device", "threads", "code", "record"],
+    attention: ["spec", "tokens", "reviews", "run", "device", "threads", "code", "record"],
+    maps: ["spec", "run", "code", "record"],
+    tables: ["spec", "study", "code", "record"],
+    figures: ["spec", "study", "code", "record"],
+    report: ["spec", "study", "code", "record"],
 }
 
 
@@ -211,6 +214,23 @@ def devices_for(arguments: argparse.Namespace) -> AbstractContextManager[object]
     return leased_devices(options["device"], options.get("gpus", 1))
 
 
+@contextmanager
+def record_of(arguments: argparse.Namespace) -> Iterator[None]:
+    """Refuse to run other code than the Snakefile saw; note spec and code beside the files once they are written."""
+    record: Path | None = getattr(arguments, "record", None)
+    verb = arguments.run_verb.__name__
+    if record is None or is_rank():
+        yield
+        return
+    if not is_code(arguments.code, STAGES[verb].module):
+        raise UserError(
+            "the code of this stage, or a library it computes with, is not the one that the workflow was started with. "
+            "Start the workflow again: it will run what this changes"
+        )
+    yield
+    write_record(record, verb, getattr(arguments, "spec", {}), arguments.code)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run a verb. A mistake of the user's ends with one message and exit status 1."""
     arguments = parser().parse_args(argv)
@@ -220,7 +240,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     verb = arguments.run_verb.__name__
     try:
-        with devices_for(arguments):
+        with devices_for(arguments), record_of(arguments):
             arguments.run_verb(arguments)
     except UserError as error:
         sys.exit(f"batchscope {verb}: {error}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import PrivateAttr, ValidationError
 
 from batchscope.config import Config, Synthetic, location
 from batchscope.config_errors import explain
@@ -21,6 +21,9 @@ from batchscope.training.spec import TrainSpec
 
 class Study(Config):
     """A whole study, as `config/*.yaml` states it."""
+
+    _train_specs: dict["Cell", TrainSpec] = PrivateAttr(default_factory=dict)
+    _runs: dict["Cell", "Cell"] = PrivateAttr(default_factory=dict)
 
     # ------------------------------------------------------------------------------------ the grid
 
@@ -35,7 +38,12 @@ class Study(Config):
         ]
 
     def train_specs(self, memory: Path | None = None) -> dict["Cell", TrainSpec]:
-        """Cell → everything its training depends on, besides its tokens."""
+        """Cell → everything its training depends on, besides its tokens. A study resolves itself once."""
+        if not self._train_specs:
+            self._train_specs |= self._resolved(memory)
+        return self._train_specs
+
+    def _resolved(self, memory: Path | None) -> dict["Cell", TrainSpec]:
         models = {name: model.spec(memory) for name, model in self.models.items()}
         return {
             cell: TrainSpec(
@@ -63,11 +71,13 @@ class Study(Config):
 
     def runs(self, memory: Path | None = None) -> dict["Cell", "Cell"]:
         """Cell → the cell whose training it reads: the first in the grid that resolves to the same spec."""
-        first: dict[tuple[str, str], Cell] = {}
-        return {
-            cell: first.setdefault((cell.model, canonical_json(spec.to_dict())), cell)
-            for cell, spec in self.train_specs(memory).items()
-        }
+        if not self._runs:
+            first: dict[tuple[str, str], Cell] = {}
+            self._runs |= {
+                cell: first.setdefault((cell.model, canonical_json(spec.to_dict())), cell)
+                for cell, spec in self.train_specs(memory).items()
+            }
+        return self._runs
 
     # ----------------------------------------------------------------------------------- the specs
 
@@ -111,23 +121,51 @@ class Study(Config):
         """What a run's predictions depend on besides its checkpoints and tokens."""
         return {"precision": self.precision}
 
-    def report_spec(self, memory: Path | None = None) -> dict[str, Any]:
-        """What tables, figures and page depend on: the grid, its protocol in words, the looks."""
-        return self.model_dump(mode="json", exclude_none=True, exclude={"tracking"}) | {
+    def maps_spec(self) -> dict[str, Any]:
+        """What a run's attention maps depend on besides its attention."""
+        return {"names": self.review_names()}
+
+    def tables_spec(self, memory: Path | None = None) -> dict[str, Any]:
+        """What the tables depend on besides the runs: the grid, and which cell reads which run."""
+        learning_rates = {cell: spec.learning_rate for cell, spec in self.train_specs(memory).items()}
+        return {
             "cells": [
                 {
                     "model": cell.model,
                     "batch": cell.batch,
                     "policy": cell.policy,
                     "seed": cell.seed,
-                    "learning_rate": self.lr_policies[cell.policy].learning_rate(cell.batch),
+                    "learning_rate": learning_rates[cell],
                     "run": run.path,
                     "shared": run != cell,
                 }
                 for cell, run in self.runs(memory).items()
-            ],
-            "review_names": self.review_names(),
+            ]
         }
+
+    def figures_spec(self, memory: Path | None = None) -> dict[str, Any]:
+        """What the figures depend on besides tables and attention: the grid, what is drawn, the colours."""
+        return self.tables_spec(memory) | {
+            "review_names": self.review_names(),
+            "noise_scale": self.noise_scale,
+            "report": {"palette": self.report.palette},
+        }
+
+    def report_spec(self, memory: Path | None = None) -> dict[str, Any]:
+        """What the page depends on besides tables and figures: the protocol in words, and the title."""
+        shown = {
+            "study",
+            "data",
+            "models",
+            "budget",
+            "optimizer",
+            "schedule",
+            "engine",
+            "tail",
+            "determinism",
+            "report",
+        }
+        return self.figures_spec(memory) | self.model_dump(mode="json", exclude_none=True, include=shown)
 
     def settings(self, cell: "Cell") -> dict[str, Any]:
         """What a training may use but its result does not depend on; it stays out of every spec."""
