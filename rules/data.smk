@@ -62,6 +62,7 @@ rule tokenize:
         validation=f"{TOKENS}/validation.arrow",
         test=f"{TOKENS}/test.arrow",
         tokenizer=directory(f"{TOKENS}/tokenizer"),
+        manifest=f"{TOKENS}/manifest.json",
     log:
         f"{STUDY_FOLDER}/logs/tokenize/{{model}}.log",
     benchmark:
@@ -82,7 +83,7 @@ rule tokenize:
         "tokenize for {wildcards.model}"
     shell:
         "RAYON_NUM_THREADS={threads} python -m batchscope tokenize --spec {params.spec:q} --corpus {input.corpus:q} --split {input.split:q}"
-        " --output {params.tokens:q}"
+        " --output {params.tokens:q} --results results"
         " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
 
 

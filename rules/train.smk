@@ -1,4 +1,6 @@
 # One training per unique run. Resume states stand in state/, which Snakemake does not know: it outlives a failed job.
+# A run's files are marked `update` so that they still stand there when its job starts: where spec, code and tokens turn out
+# to be those they were made of, nothing is trained.
 
 
 rule train:
@@ -6,11 +8,11 @@ rule train:
         train=rules.tokenize.output.train,
         validation=rules.tokenize.output.validation,
     output:
-        history=f"{RUN}/history.jsonl",
-        best=f"{RUN}/checkpoints/best.safetensors",
-        last=f"{RUN}/checkpoints/last.safetensors",
-        facts=f"{RUN}/train.json",
-        manifest=f"{RUN}/manifest.json",
+        history=update(f"{RUN}/history.jsonl"),
+        best=update(f"{RUN}/checkpoints/best.safetensors"),
+        last=update(f"{RUN}/checkpoints/last.safetensors"),
+        facts=update(f"{RUN}/train.json"),
+        manifest=update(f"{RUN}/manifest.json"),
     log:
         f"{STUDY_FOLDER}/logs/train/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.log",
     benchmark:
@@ -40,4 +42,4 @@ rule train:
         "python -m batchscope train --spec {params.spec:q} --settings {params.settings:q}"
         " --tokens {params.tokens:q} --run {params.run:q} --state {params.state:q}"
         " --tracking-folder {params.wandb:q} --runtime {resources.runtime} --threads {threads}"
-        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        " --results results --code {params.code} --record {params.record:q} > {log:q} 2>&1"

@@ -16,6 +16,7 @@ from typing import Any
 
 from batchscope import __version__
 from batchscope.errors import UserError
+from batchscope.files import write_json
 from batchscope.fingerprint import is_code
 from batchscope.stages import STAGES, write_record
 from batchscope.training.launch import is_rank, launch
@@ -41,9 +42,17 @@ def split(arguments: argparse.Namespace) -> None:
 
 def tokenize(arguments: argparse.Namespace) -> None:
     """Turn the reviews into one model's tokens."""
+    from batchscope.data.manifest import tokens_manifest
     from batchscope.data.tokens import tokenize as run
+    from batchscope.reuse import TOKENS, hashes, reuse
 
+    manifest = tokens_manifest(arguments.spec, arguments.code, arguments.corpus, arguments.split)
+    found = reuse(arguments.output, manifest["fingerprint"], arguments.results, TOKENS) if arguments.results else None
+    if found:
+        log.info(f"the same tokens stand in {found}: taken from there")
+        return
     run(arguments.spec, arguments.corpus, arguments.split, arguments.output)
+    write_json(arguments.output / "manifest.json", manifest | {"files": hashes(arguments.output), "reused_from": None})
 
 
 def audit(arguments: argparse.Namespace) -> None:
@@ -62,7 +71,9 @@ def reviews(arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train one run by gradient accumulation."""
+    """Train one run by gradient accumulation, unless a finished one with the same fingerprint is found."""
+    if not is_rank() and _found_again(arguments):
+        return
     gpus = arguments.settings.get("gpus", 1)
     if gpus > 1 and not is_rank():
         launch(gpus, sys.argv[1:])
@@ -87,6 +98,20 @@ def train(arguments: argparse.Namespace) -> None:
             observe=tracker.log,
             deadline=deadline(arguments.runtime, STARTED),
         )
+
+
+def _found_again(arguments: argparse.Namespace) -> bool:
+    from batchscope.reuse import RUNS, reuse
+    from batchscope.training.manifest import run_fingerprint
+    from batchscope.training.spec import TrainSpec
+
+    if not arguments.results:
+        return False
+    fingerprint = run_fingerprint(TrainSpec(**arguments.spec), arguments.code, arguments.tokens)
+    found = reuse(arguments.run, fingerprint, arguments.results, RUNS)
+    if found:
+        log.info(f"{found} is the same training, finished: nothing to train")
+    return found is not None
 
 
 def certify(arguments: argparse.Namespace) -> None:
@@ -148,6 +173,30 @@ def report(arguments: argparse.Namespace) -> None:
     write_report(arguments.spec, arguments.study)
 
 
+def plan(arguments: argparse.Namespace) -> None:
+    """Show what the workflow would run now and why, what it finds finished, and how long it will take."""
+    from batchscope.forecast import forecast
+    from batchscope.plan import as_json, as_table, planned_jobs
+
+    jobs = planned_jobs(arguments.configfile, arguments.SNAKEMAKE)
+    forecast(jobs)
+    print(as_json(jobs) if arguments.json else as_table(jobs))
+
+
+def verify(arguments: argparse.Namespace) -> None:
+    """Compute a run's metrics again from its checkpoints, and compare them and every hash with what is recorded."""
+    from batchscope.evaluation.verify import runs_of, table, verify_run
+    from batchscope.training.device import use_threads
+
+    use_threads(arguments.threads)
+    folder = arguments.FOLDER
+    results = {run: verify_run(run, arguments.device) for run in (runs_of(folder) if arguments.all else [folder])}
+    print(table(results))
+    wrong = [run for run, checks in results.items() if not all(check.passed for check in checks)]
+    if wrong:
+        raise UserError(f"{len(wrong)} of {len(results)} runs are not what they say: {', '.join(map(str, wrong))}")
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "spec": {"type": json.loads, "metavar": "JSON", "help": "all that the result depends on besides the inputs"},
     "settings": {"type": json.loads, "metavar": "JSON", "help": "what the result does not depend on"},
@@ -160,20 +209,38 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "state": {"type": Path, "metavar": "FOLDER", "help": "folder for the states of unfinished runs"},
     "tracking-folder": {"type": Path, "metavar": "FOLDER", "help": "folder for the tracker's files"},
     "study": {"type": Path, "metavar": "FOLDER", "help": "folder of the study"},
+    "results": {"type": Path, "default": None, "metavar": "FOLDER", "help": "where to look for the same, finished"},
     "output": {"type": Path, "metavar": "PATH", "help": "file or folder to write"},
     "device": {"default": "auto", "choices": ["auto", "cpu", "cuda", "mps"], "help": "where the model runs"},
     "runtime": {"type": float, "required": False, "metavar": "MINUTES", "help": "wall-time limit of the job"},
     "threads": {"type": int, "required": False, "metavar": "N", "help": "CPU threads (all of them if not given)"},
+    "configfile": {"type": Path, "nargs": "+", "default": [], "metavar": "YAML", "help": "as for snakemake"},
+    "json": {"action": "store_true", "default": False, "help": "for machines"},
+    "SNAKEMAKE": {"nargs": "*", "help": "after --: further arguments for snakemake"},
+    "FOLDER": {"type": Path, "help": "folder of a run; with --all that of a study"},
+    "all": {"action": "store_true", "default": False, "help": "every finished run of the study"},
     "record": {"type": Path, "default": None, "metavar": "JSON", "help": "where to note the spec and the code"},
 }
 
 VERBS = {
     corpus: ["spec", "output", "code", "record"],
     split: ["spec", "corpus", "output", "code", "record"],
-    tokenize: ["spec", "corpus", "split", "output", "code", "record"],
+    tokenize: ["spec", "corpus", "split", "output", "results", "code", "record"],
     audit: ["corpus", "split", "tokens", "output", "code", "record"],
     reviews: ["spec", "corpus", "split", "output", "code", "record"],
-    train: ["spec", "settings", "tokens", "run", "state", "tracking-folder", "runtime", "threads", "code", "record"],
+    train: [
+        "spec",
+        "settings",
+        "tokens",
+        "run",
+        "state",
+        "tracking-folder",
+        "runtime",
+        "threads",
+        "results",
+        "code",
+        "record",
+    ],
     certify: ["spec", "settings", "tokens", "output", "threads", "code", "record"],
     evaluate: ["spec", "tokens", "run", "device", "threads", "code", "record"],
     attention: ["spec", "tokens", "reviews", "run", "device", "threads", "code", "record"],
@@ -181,6 +248,8 @@ VERBS = {
     tables: ["spec", "study", "code", "record"],
     figures: ["spec", "study", "code", "record"],
     report: ["spec", "study", "code", "record"],
+    plan: ["configfile", "json", "SNAKEMAKE"],
+    verify: ["FOLDER", "all", "device", "threads"],
 }
 
 
@@ -200,7 +269,10 @@ def parser() -> argparse.ArgumentParser:
             keywords = OPTIONS[option]
             if run is audit and option == "tokens":
                 keywords = keywords | {"nargs": "+", "help": "tokens of each model"}
-            verb.add_argument(f"--{option}", **{"required": "default" not in keywords} | keywords)
+            if option.isupper():
+                verb.add_argument(option, **keywords)
+            else:
+                verb.add_argument(f"--{option}", **{"required": "default" not in keywords} | keywords)
     return top
 
 

@@ -22,7 +22,6 @@ from batchscope.data.tokens import Tokens, load_tokens
 from batchscope.errors import UserError
 from batchscope.evaluation.metrics import measure
 from batchscope.evaluation.predict import predict
-from batchscope.fingerprint import canonical_json, digest, file_hash
 from batchscope.model import TextClassifier, build_model
 from batchscope.training.accumulate import ENGINES, DeviceTokens, MicroBatch, WindowSums
 from batchscope.training.checkpoint import save_checkpoint
@@ -35,7 +34,7 @@ from batchscope.training.device import (
     resolve_precision,
 )
 from batchscope.training.ledger import Ledger, Record, checkpoint_name
-from batchscope.training.manifest import provenance
+from batchscope.training.manifest import run_fingerprint, run_manifest
 from batchscope.training.memory import fastest_micro_batch, halved
 from batchscope.training.noise import noise_gauge
 from batchscope.training.policy import schedule_factor
@@ -83,7 +82,7 @@ def train(
     model = model.to(device).train()
     optimizer = _optimizer(spec, model)
     gauge = noise_gauge(model, spec.noise_scale)
-    fingerprint = digest(canonical_json(spec.to_dict()) + code + file_hash(tokens_folder / "train.arrow"))
+    fingerprint = run_fingerprint(spec, code, tokens_folder)
     workspace = Workspace(state_folder / fingerprint, writes=ranks.first)
     ledger = _resume(ranks.same(workspace.load()), model, optimizer)
     started -= ledger.seconds
@@ -215,9 +214,7 @@ def train(
         run_folder,
         best=checkpoint_name(ledger.best),
         facts=facts,
-        manifest={"spec": spec.to_dict(), "code": code, "fingerprint": fingerprint}
-        | {key: facts[key] for key in ("device", "precision", "determinism", "physical_batch_size", "ranks")}
-        | provenance(tokens_folder),
+        manifest=run_manifest(spec, code, fingerprint, facts, device.type, tokens_folder),
     )
 
 
