@@ -37,6 +37,8 @@ rule all:
     input:
         f"{STUDY_FOLDER}/report/index.html",
         f"{STUDY_FOLDER}/report/summary.md",
+        of_all_runs("checkpoints/best.safetensors"),
+        of_all_runs("checkpoints/last.safetensors"),
         maps_of_all_runs(),
     message:
         "the study is complete: {input[0]}"

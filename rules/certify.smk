@@ -28,7 +28,9 @@ rule certify:
         code=CODE["certify"],
         record=f"{RECORDS}/certify/{{model}}.json",
         # A parameter function that takes `threads` is not compared between runs.
-        settings=lambda wildcards, threads: canonical_json({"device": STUDY.device}),
+        settings=lambda wildcards, threads: canonical_json(
+            {"device": STUDY.device} | STUDY.model_place(wildcards.model)
+        ),
     message:
         "certify {wildcards.model}"
     shell:

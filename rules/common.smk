@@ -15,7 +15,7 @@ sys.path.insert(0, str(SOURCE))
 from batchscope.errors import UserError
 from batchscope.fingerprint import canonical_json, code_hash
 from batchscope.report.catalogue import figure_names
-from batchscope.stages import STAGES, job_specs, strangers
+from batchscope.stages import STAGES, strangers
 from batchscope.study import Cell, Study
 
 # Jobs run this checkout's package, with this Python unless a conda environment is activated in front of it.
@@ -28,7 +28,7 @@ CONTENT_MEMORY = Path("results/.content.json")
 
 try:
     STUDY = Study.from_mapping(config)
-    SPECS = job_specs(STUDY, CONTENT_MEMORY)
+    SPECS = STUDY.job_specs(CONTENT_MEMORY)
     RUNS = list(dict.fromkeys(STUDY.runs(CONTENT_MEMORY).values()))
 except UserError as error:
     raise WorkflowError(f"batchscope: {error}")

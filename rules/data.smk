@@ -19,10 +19,12 @@ rule corpus:
         spec=SPECS["corpus"],
         code=CODE["corpus"],
         record=f"{RECORDS}/corpus.json",
+        # A parameter function that takes `threads` is not compared between runs.
+        settings=lambda wildcards, threads: canonical_json(STUDY.data_place()),
     message:
         "read the reviews"
     shell:
-        "python -m batchscope corpus --spec {params.spec:q} --output {output:q}"
+        "python -m batchscope corpus --spec {params.spec:q} --settings {params.settings:q} --output {output:q}"
         " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
 
 
@@ -79,11 +81,14 @@ rule tokenize:
         spec=lambda wildcards: SPECS[f"tokenize/{wildcards.model}"],
         code=CODE["tokenize"],
         record=f"{RECORDS}/tokenize/{{model}}.json",
+        settings=lambda wildcards, threads: canonical_json(
+            STUDY.model_place(wildcards.model)
+        ),
     message:
         "tokenize for {wildcards.model}"
     shell:
-        "RAYON_NUM_THREADS={threads} python -m batchscope tokenize --spec {params.spec:q} --corpus {input.corpus:q} --split {input.split:q}"
-        " --output {params.tokens:q} --results results"
+        "RAYON_NUM_THREADS={threads} python -m batchscope tokenize --spec {params.spec:q} --settings {params.settings:q}"
+        " --corpus {input.corpus:q} --split {input.split:q} --output {params.tokens:q} --results results"
         " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
 
 

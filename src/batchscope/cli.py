@@ -18,7 +18,7 @@ from batchscope import __version__
 from batchscope.errors import UserError
 from batchscope.files import write_json
 from batchscope.fingerprint import is_code
-from batchscope.stages import STAGES, write_record
+from batchscope.stages import STAGES, with_places, write_record
 from batchscope.training.launch import is_rank, launch
 from batchscope.training.stop import EXIT_STATUS, Stopped, deadline
 
@@ -199,7 +199,7 @@ def verify(arguments: argparse.Namespace) -> None:
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "spec": {"type": json.loads, "metavar": "JSON", "help": "all that the result depends on besides the inputs"},
-    "settings": {"type": json.loads, "metavar": "JSON", "help": "what the result does not depend on"},
+    "settings": {"type": json.loads, "default": "{}", "metavar": "JSON", "help": "what the result does not depend on"},
     "code": {"default": "", "metavar": "HASH", "help": "hash of the stage's code, as the Snakefile saw it"},
     "corpus": {"type": Path, "metavar": "PARQUET", "help": "corpus.parquet"},
     "split": {"type": Path, "metavar": "PARQUET", "help": "split.parquet"},
@@ -223,9 +223,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 VERBS = {
-    corpus: ["spec", "output", "code", "record"],
+    corpus: ["spec", "settings", "output", "code", "record"],
     split: ["spec", "corpus", "output", "code", "record"],
-    tokenize: ["spec", "corpus", "split", "output", "results", "code", "record"],
+    tokenize: ["spec", "settings", "corpus", "split", "output", "results", "code", "record"],
     audit: ["corpus", "split", "tokens", "output", "code", "record"],
     reviews: ["spec", "corpus", "split", "output", "code", "record"],
     train: [
@@ -311,6 +311,8 @@ def main(argv: list[str] | None = None) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     verb = arguments.run_verb.__name__
+    if getattr(arguments, "settings", None) and arguments.spec:
+        with_places(arguments.spec, arguments.settings)
     try:
         with devices_for(arguments), record_of(arguments):
             arguments.run_verb(arguments)

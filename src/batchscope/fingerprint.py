@@ -18,6 +18,7 @@ from batchscope.files import write_text
 
 PACKAGE = Path(__file__).parent
 NUMERICAL_LIBRARIES = ("torch", "transformers", "tokenizers", "datasets")
+PLACES = ("source", "checkpoint")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -27,6 +28,13 @@ def canonical_json(value: Any) -> str:
     Raises ValueError for NaN and infinity, which JSON cannot say.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def without_places(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec without the paths of what it names by content: reviews or weights may lie anywhere."""
+    if "model" in spec:
+        return spec | {"model": without_places(spec["model"])}
+    return {key: spec[key] for key in spec if "content" not in spec or key not in PLACES}
 
 
 def digest(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from batchscope.data.manifest import tokens_manifest
 from batchscope.files import read_json
-from batchscope.fingerprint import canonical_json, file_hash
+from batchscope.fingerprint import canonical_json, file_hash, without_places
 from batchscope.plan import PlannedJob
 from batchscope.reuse import RUNS, TOKENS, manifests
 from batchscope.stages import FOLDER, read_record
@@ -115,13 +115,14 @@ class History:
         On top comes what a job takes to start and to write its files.
         """
         spec = json.loads(job.command["spec"])
-        on_cpu = json.loads(job.command["settings"])["device"] == "cpu"
-        runs = [run for run in self.trainings() if run["model"] == spec["model"] and (run["driver"] is None) == on_cpu]
-        runs = runs or [run for run in self.trainings() if run["model"] == spec["model"] and not on_cpu]
+        device = json.loads(job.command["settings"])["device"]
+        runs = [run for run in self.trainings() if run["model"] == spec["model"]]
+        if device != "auto" or any(run["driver"] for run in runs):
+            runs = [run for run in runs if bool(run["driver"]) == (device in ("auto", "cuda"))]
         if not runs:
             return None
-        device = max(runs, key=lambda run: run["time"])["device"]
-        runs = [run for run in runs if run["device"] == device]
+        latest = max(runs, key=lambda run: run["time"])
+        runs = [run for run in runs if run["device"] == latest["device"]]
         runs = [run for run in runs if run["batch"] == spec["target_batch_size"]] or runs
         tokens = Path(job.command["tokens"])
         examples = [run for run in self.trainings() if run["study"] == tokens.parts[1]] or runs
@@ -154,7 +155,7 @@ class History:
             yield {
                 "starting": None if job is None or job < facts["seconds"] else job - facts["seconds"],
                 "study": study,
-                "model": manifest["spec"]["model"],
+                "model": without_places(manifest["spec"]["model"]),
                 "batch": manifest["spec"]["target_batch_size"],
                 "driver": manifest.get("driver"),
                 "device": facts["device"],

@@ -39,7 +39,8 @@ def reuse(target: Path, fingerprint: str, results: Path, pattern: str) -> Path |
             continue
         try:
             for name, expected in manifest["files"].items():
-                _take(source / name, target / name, expected)
+                twins = [source / other for other, digest in manifest["files"].items() if digest == expected]
+                _take([source / name, *twins], target / name, expected)
         except (OSError, ValueError) as error:
             log.warning(f"{source} has the same fingerprint, but is not whole: {error}")
             continue
@@ -61,15 +62,25 @@ def manifests(results: Path, pattern: str) -> Iterator[tuple[Path, dict[str, Any
             yield path.parent, manifest
 
 
-def _take(source: Path, target: Path, expected: str) -> None:
-    """Copy a file unless it is there; either way with the time of now, by which Snakemake knows that its job ran."""
-    if source.resolve() == target.resolve():
-        _check(source, expected)
-        os.utime(source)
-        return
-    with atomic(target) as temporary:
-        shutil.copyfile(source, temporary)
-        _check(temporary, expected)
+def _take(sources: list[Path], target: Path, expected: str) -> None:
+    """Copy the first whole one of equal files, unless it is the target; either way with the time of now.
+
+    By its time Snakemake knows that the job ran. The best checkpoint, say, has a twin under the name of its epoch.
+    """
+    problem: Exception = FileNotFoundError(target)
+    for source in sources:
+        try:
+            if source.resolve() == target.resolve():
+                _check(source, expected)
+                os.utime(source)
+                return
+            with atomic(target) as temporary:
+                shutil.copyfile(source, temporary)
+                _check(temporary, expected)
+            return
+        except (OSError, ValueError) as error:
+            problem = error
+    raise problem
 
 
 def _clear_out(folder: Path, names: Iterable[str]) -> None:

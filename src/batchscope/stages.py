@@ -1,4 +1,4 @@
-"""The stages of the workflow: the code and the spec behind every job, and the record a job leaves of them.
+"""The stages of the workflow, and the record that each job leaves of what its files were made of.
 
 Snakemake keeps what it knows of a job in ``.snakemake/``, which stays behind when results are moved or the repository
 is cloned anew. Each job therefore also writes ``fingerprints/{job}.json`` in the study's folder: the spec and the code
@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchscope.files import read_json, write_json
-from batchscope.fingerprint import canonical_json, describe_code
-from batchscope.study import Study
+from batchscope.fingerprint import PLACES, canonical_json, describe_code, without_places
 
 FOLDER = "fingerprints"
 
@@ -42,29 +41,10 @@ STAGES = {
 }
 
 
-def job_specs(study: Study, memory: Path | None = None) -> dict[str, str]:
-    """Every job of a study, such as ``train/bert/bs64/constant/seed1`` → its spec as canonical JSON."""
-    specs = {
-        "corpus": canonical_json(study.corpus_spec(memory)),
-        "split": canonical_json(study.split_spec()),
-        "audit": canonical_json({}),
-        "reviews": canonical_json(study.reviews_spec()),
-        "tables": canonical_json(study.tables_spec(memory)),
-        "figures": canonical_json(study.figures_spec(memory)),
-        "report": canonical_json(study.report_spec(memory)),
-    }
-    for model in study.models:
-        specs[f"tokenize/{model}"] = canonical_json(study.tokens_spec(model, memory))
-        specs[f"certify/{model}"] = canonical_json(study.certificate_spec(model, memory))
-    same_for_all = {
-        "evaluate": canonical_json(study.evaluation_spec()),
-        "attention": canonical_json(study.attention_spec()),
-        "maps": canonical_json(study.maps_spec()),
-    }
-    for cell, spec in study.train_specs(memory).items():
-        specs[f"train/{cell.path}"] = canonical_json(spec.to_dict())
-        specs |= {f"{verb}/{cell.path}": text for verb, text in same_for_all.items()}
-    return specs
+def with_places(spec: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Put the paths back that a job needs and its spec leaves out: ``settings`` has them."""
+    target = spec.get("model", spec)
+    target |= {key: settings[key] for key in PLACES if key in settings}
 
 
 def write_record(path: Path, verb: str, spec: dict[str, Any], code: str) -> None:
@@ -73,7 +53,7 @@ def write_record(path: Path, verb: str, spec: dict[str, Any], code: str) -> None
     description = folder / "code" / f"{code}.json"
     if not description.exists():
         write_json(description, describe_code(STAGES[verb].module))
-    write_json(path, {"spec": spec, "code": code})
+    write_json(path, {"spec": without_places(spec), "code": code})
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

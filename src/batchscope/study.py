@@ -15,7 +15,7 @@ from pydantic import PrivateAttr, ValidationError
 from batchscope.config import Config, Synthetic, location
 from batchscope.config_errors import explain
 from batchscope.errors import UserError
-from batchscope.fingerprint import canonical_json, content_hash
+from batchscope.fingerprint import canonical_json, content_hash, without_places
 from batchscope.training.spec import TrainSpec
 
 
@@ -167,6 +167,30 @@ class Study(Config):
         }
         return self.figures_spec(memory) | self.model_dump(mode="json", exclude_none=True, include=shown)
 
+    def job_specs(self, memory: Path | None = None) -> dict[str, str]:
+        """Every job of the study, such as ``train/bert/bs64/constant/seed1`` → its spec as canonical JSON."""
+        specs = {
+            "corpus": self.corpus_spec(memory),
+            "split": self.split_spec(),
+            "audit": {},
+            "reviews": self.reviews_spec(),
+            "tables": self.tables_spec(memory),
+            "figures": self.figures_spec(memory),
+            "report": self.report_spec(memory),
+        }
+        specs |= {f"tokenize/{model}": self.tokens_spec(model, memory) for model in self.models}
+        specs |= {f"certify/{model}": self.certificate_spec(model, memory) for model in self.models}
+        specs |= {f"train/{cell.path}": spec.to_dict() for cell, spec in self.train_specs(memory).items()}
+        texts = {job: canonical_json(without_places(spec)) for job, spec in specs.items()}
+        same_for_all = {
+            "evaluate": canonical_json(self.evaluation_spec()),
+            "attention": canonical_json(self.attention_spec()),
+            "maps": canonical_json(self.maps_spec()),
+        }
+        for cell in self.cells():
+            texts |= {f"{verb}/{cell.path}": text for verb, text in same_for_all.items()}
+        return texts
+
     def settings(self, cell: "Cell") -> dict[str, Any]:
         """What a training may use but its result does not depend on; it stays out of every spec."""
         return {
@@ -180,7 +204,17 @@ class Study(Config):
             "batch": cell.batch,
             "policy": cell.policy,
             "seed": cell.seed,
+            **self.model_place(cell.model),
         }
+
+    def model_place(self, model: str) -> dict[str, str]:
+        """Where a model's weights lie, if in a folder of the user's: its content is in the specs, its path is not."""
+        checkpoint = self.models[model].checkpoint
+        return {"checkpoint": checkpoint} if checkpoint and location(checkpoint) == "local" else {}
+
+    def data_place(self) -> dict[str, str]:
+        """Where the reviews lie, if that is a file or folder of the user's."""
+        return {"source": self.data.source} if self.data.kind == "local" else {}
 
     def review_names(self) -> list[str]:
         """File names of the reviews with attention maps."""

@@ -12,7 +12,7 @@ import pytest
 from batchscope.config import Synthetic
 from batchscope.data.synthetic import synthetic_reviews
 
-# The checkpoints have more than a megabyte, up to which Snakemake looks at an input's content if it is not told otherwise.
+# The checkpoints have more than the megabyte up to which Snakemake looks at an input's content if not told otherwise.
 SMALL = {
     "study": "small",
     "data": {"source": "reviews.jsonl", "max_length": 24},

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from conftest import SMALL, Workflow
@@ -164,6 +165,12 @@ def one_review(case: Case) -> None:
     os.utime(path, ns=(before.st_atime_ns - 10**12, before.st_mtime_ns - 10**12))
 
 
+def move_data(case: Case) -> None:
+    (case.folder / "elsewhere").mkdir()
+    (case.folder / "reviews.jsonl").rename(case.folder / "elsewhere/reviews.jsonl")
+    case.config["data"] = SMALL["data"] | {"source": "elsewhere/reviews.jsonl"}
+
+
 def delete_best(case: Case) -> None:
     (case.study / f"runs/{RUNS[2]}/checkpoints/best.safetensors").unlink()
 
@@ -248,6 +255,7 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
         of(["attention", "maps"]) | {"reviews", "figures", "report"},
     ),
     "the corpus file rewritten identically with a new time": (rewritten, NOTHING),
+    "the corpus file moved": (move_data, {"report"}),
     "one review changed, with an older time": (one_review, ALL),
     "the best.safetensors of one run deleted": (delete_best, of(PER_RUN, RUNS[2:]) | COMPILED),
     "physical_batch_size changed": (setting(physical_batch_size=8), NOTHING),
@@ -289,7 +297,7 @@ OF_RUN = re.compile(r"(.*) (\S+), target batch size (\d+), (\S+) LR, seed (\d+)"
 
 
 def job_of(message: str) -> str | None:
-    """The job that a rule's message speaks of; None for the end of the workflow, the message itself if it is unknown."""
+    """The job that a rule's message speaks of; None for the end of the workflow, an unknown message as it is."""
     if message.startswith("the study is complete"):
         return None
     if message.startswith("write the report"):
@@ -342,6 +350,59 @@ def test_a_change_runs_exactly_what_depends_on_it(case: Case, row: str) -> None:
     assert ran == expected
     assert {job["name"] for job in plan["jobs"]} == ran
     assert all(job["causes"] for job in plan["jobs"])
+
+
+def logs_of_training(study: Path) -> list[str]:
+    return [path.read_text() for path in sorted(study.glob("logs/train/**/*.log"))]
+
+
+@pytest.mark.parametrize("renamed", ["policy", "study"])
+def test_a_new_name_trains_nothing(case: Case, renamed: str) -> None:
+    """Renaming schedules trainings, as their folders are new; each takes the files of the old one."""
+    case.config |= {"lr_policies": RENAMED} if renamed == "policy" else {"study": "other"}
+    _, plan = answers(case)
+    result = snakemake(case, "--until", "train")
+    assert result.returncode == 0, result.stdout
+    study = case.folder / "results" / case.config["study"]
+    taken = {
+        path.parent.relative_to(study / "runs").as_posix(): manifest["reused_from"]
+        for path in study.glob("runs/**/manifest.json")
+        if (manifest := json.loads(path.read_text()))["reused_from"]
+    }
+    assert len(taken) == (2 if renamed == "policy" else 3)
+    assert {job["name"]: job["reuses"] for job in plan["jobs"] if job["name"].startswith("train")} == {
+        f"train/{run}": source for run, source in taken.items()
+    }
+    for run, source in taken.items():
+        for name in ("history.jsonl", "train.json", "checkpoints/best.safetensors"):
+            assert (study / "runs" / run / name).read_bytes() == (case.folder / source / name).read_bytes()
+    assert sum("nothing to train" in log for log in logs_of_training(study)) == len(taken)
+
+
+def test_a_changed_test_review_trains_nothing(case: Case) -> None:
+    """All stages from the corpus on run again; a training whose tokens turn out the same keeps its files."""
+    split = pd.read_parquet(case.study / "data/split.parquet")
+    number = int(split[split.split == "test"].example_id.iloc[0])
+    path = case.folder / "reviews.jsonl"
+    lines = path.read_text().splitlines()
+    lines[number] = json.dumps(json.loads(lines[number]) | {"text": "what a dull film"})
+    path.write_text("\n".join(lines) + "\n")
+    before = {path: path.read_bytes() for path in case.study.glob("runs/**/best.safetensors")}
+    test_tokens = (case.study / "tokens/bert/test.arrow").read_bytes()
+    result = snakemake(case, "--until", "train")
+    assert result.returncode == 0, result.stdout
+    assert (case.study / "tokens/bert/test.arrow").read_bytes() != test_tokens
+    assert {path: path.read_bytes() for path in before} == before and len(before) == 3
+    assert all("nothing to train" in log for log in logs_of_training(case.study))
+    assert snakemake(case, "--until", "train").stdout.count("Nothing to be done") == 1
+
+
+def test_every_profile_keeps_the_rules_of_this_page(root: Path) -> None:
+    """A profile named on the command line replaces the default one whole."""
+    wanted = {"rerun-triggers": ["mtime", "params", "input"], "max-checksum-file-size": 10_000_000_000}
+    for path in (root / "profiles").glob("*/*.yaml"):
+        profile = yaml.safe_load(path.read_text())
+        assert {key: profile.get(key) for key in wanted} == wanted, path
 
 
 def test_the_page_says_what_the_matrix_says(root: Path) -> None:

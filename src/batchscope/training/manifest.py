@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscope.files import read_json
-from batchscope.fingerprint import PACKAGE, canonical_json, digest, file_hash
+from batchscope.fingerprint import PACKAGE, canonical_json, digest, file_hash, without_places
 from batchscope.training.spec import TrainSpec
 
 try:
@@ -24,7 +24,7 @@ DEVICE_FACTS = ("device", "precision", "determinism", "physical_batch_size", "ra
 def run_fingerprint(spec: TrainSpec, code: str, tokens_folder: Path, hash_of: Callable[[Path], str] = file_hash) -> str:
     """Hash of all that a run's files depend on: spec, code, and the tokens that training and validation read."""
     read = [hash_of(tokens_folder / f"{split}.arrow") for split in ("train", "validation")]
-    return digest(canonical_json([spec.to_dict(), code, *read]))
+    return digest(canonical_json([without_places(spec.to_dict()), code, *read]))
 
 
 def run_manifest(
@@ -60,7 +60,7 @@ def _initial_weights(model: dict[str, Any]) -> dict[str, Any]:
         return {"random": model["architecture"]}
     if "content" in model:
         return {"checkpoint": model["checkpoint"], "content": model["content"]}
-    from huggingface_hub import try_to_load_from_cache
+    from transformers.utils.hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(model["checkpoint"], "config.json", revision=model["revision"])
     commit = Path(cached).parent.name if isinstance(cached, str | os.PathLike) else None
