@@ -56,7 +56,12 @@ rule all:
     input:
         f"{STUDY_FOLDER}/report/index.html",
         f"{STUDY_FOLDER}/report/summary.md",
+        of_all_runs("checkpoints/best.safetensors"),
+        of_all_runs("checkpoints/last.safetensors"),
         maps_of_all_runs(),
         of_all_runs("tracking.json") if STUDY.tracking.mode != "disabled" else [],
     message:
         "the study is complete: {input[0]}"
+
+
+compare_with_records()

@@ -24,14 +24,16 @@ rule attention:
     params:
         tokens=subpath(input.tokenizer, parent=True),
         run=subpath(output.measures, ancestor=2),
-        spec=canonical_json(STUDY.attention_spec()),
-        code=code_hash("batchscope.insight.attention"),
+        spec=lambda wildcards: SPECS[f"attention/{cell(wildcards).path}"],
+        code=CODE["attention"],
+        record=f"{RECORDS}/attention/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
         device=lambda wildcards, threads: STUDY.device,
     message:
         "attend {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope attention --spec {params.spec:q} --tokens {params.tokens:q}"
-        " --reviews {input.reviews:q} --run {params.run:q} --device {params.device} --threads {threads} > {log:q} 2>&1"
+        " --reviews {input.reviews:q} --run {params.run:q} --device {params.device} --threads {threads}"
+        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
 
 
 rule maps:
@@ -71,9 +73,11 @@ rule maps:
         runtime=growing(30),
     params:
         run=subpath(input.measures, ancestor=2),
-        names=STUDY.review_names(),
-        code=code_hash("batchscope.report.maps"),
+        spec=lambda wildcards: SPECS[f"maps/{cell(wildcards).path}"],
+        code=CODE["maps"],
+        record=f"{RECORDS}/maps/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
     message:
         "draw the attention maps of {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
-        "python -m batchscope maps --run {params.run:q} --names {params.names:q} > {log:q} 2>&1"
+        "python -m batchscope maps --spec {params.spec:q} --run {params.run:q}"
+        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"

@@ -24,14 +24,16 @@ rule certify:
         gpu=GPU,
     params:
         tokens=subpath(input.train, parent=True),
-        spec=lambda wildcards: canonical_json(
-            STUDY.certificate_spec(wildcards.model, CONTENT_MEMORY)
-        ),
-        code=code_hash("batchscope.training.certificate"),
+        spec=lambda wildcards: SPECS[f"certify/{wildcards.model}"],
+        code=CODE["certify"],
+        record=f"{RECORDS}/certify/{{model}}.json",
         # A parameter function that takes `threads` is not compared between runs.
-        settings=lambda wildcards, threads: canonical_json({"device": STUDY.device}),
+        settings=lambda wildcards, threads: canonical_json(
+            {"device": STUDY.device} | STUDY.model_place(wildcards.model)
+        ),
     message:
         "certify {wildcards.model}"
     shell:
         "python -m batchscope certify --spec {params.spec:q} --settings {params.settings:q}"
-        " --tokens {params.tokens:q} --output {output:q} --threads {threads} > {log:q} 2>&1"
+        " --tokens {params.tokens:q} --output {output:q} --threads {threads}"
+        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"

@@ -2,10 +2,12 @@
 
 import re
 import sys
+from functools import cache
 from os import environ, pathsep
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import IOFile, apply_wildcards
 
 SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
@@ -13,6 +15,7 @@ sys.path.insert(0, str(SOURCE))
 from batchscope.errors import UserError
 from batchscope.fingerprint import canonical_json, code_hash
 from batchscope.report.catalogue import figure_names
+from batchscope.stages import STAGES, strangers
 from batchscope.study import Cell, Study
 
 # Jobs run this checkout's package, with this Python unless a conda environment is activated in front of it.
@@ -25,23 +28,19 @@ CONTENT_MEMORY = Path("results/.content.json")
 
 try:
     STUDY = Study.from_mapping(config)
-    TRAIN_SPECS = STUDY.train_specs(CONTENT_MEMORY)
-    RUN_OF_CELL = STUDY.runs(CONTENT_MEMORY)
-    CORPUS_SPEC = STUDY.corpus_spec(CONTENT_MEMORY)
-    TOKENS_SPECS = {
-        model: STUDY.tokens_spec(model, CONTENT_MEMORY) for model in STUDY.models
-    }
-    REPORT_SPEC = STUDY.report_spec(CONTENT_MEMORY)
+    SPECS = STUDY.job_specs(CONTENT_MEMORY)
+    RUNS = list(dict.fromkeys(STUDY.runs(CONTENT_MEMORY).values()))
 except UserError as error:
     raise WorkflowError(f"batchscope: {error}")
+CODE = {verb: code_hash(stage.module) for verb, stage in STAGES.items()}
 
 # Every job that runs a model shares its GPU, not the trainings alone; none of the results depends on it.
 environ["BATCHSCOPE_RUNS_PER_GPU"] = str(STUDY.runs_per_gpu)
 
 STUDY_FOLDER = f"results/{STUDY.study}"
 TOKENS = f"{STUDY_FOLDER}/tokens/{{model}}"
+RECORDS = f"{STUDY_FOLDER}/fingerprints"
 RUN = f"{STUDY_FOLDER}/runs/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}"
-RUNS = list(dict.fromkeys(RUN_OF_CELL.values()))
 GPU = 0 if STUDY.device == "cpu" else 1
 GPUS_PER_TRAINING = GPU * STUDY.gpus
 MODEL_THREADS = 1 if STUDY.device == "cpu" else 2
@@ -84,3 +83,33 @@ wildcard_constraints:
     batch=one_of(STUDY.target_batch_sizes),
     policy=one_of(STUDY.lr_policies),
     seed=one_of(STUDY.seeds),
+
+
+@cache
+def strange_files():
+    """Job → a file of it, where that was made of another spec or other code than the config's."""
+    return dict(strangers(Path(STUDY_FOLDER), SPECS, CODE, STUDY.review_names()[0]))
+
+
+def forcing_strangers(log):
+    """An input function that names no file; it forces its job where Snakemake would not see what its record tells."""
+
+    def no_files(wildcards):
+        job = apply_wildcards(log, wildcards)
+        job = job.removeprefix(f"{STUDY_FOLDER}/logs/").removesuffix(".log")
+        if job in strange_files():
+            file = strange_files()[job]
+            metadata = workflow.persistence.metadata(IOFile(file))
+            now = {repr(SPECS[job]), repr(CODE[job.partition("/")[0]])}
+            if metadata is None or now <= set(metadata.params or ()):
+                workflow.dag.forcefiles.add(file)
+        return []
+
+    return no_files
+
+
+def compare_with_records():
+    """Let every job look at its record; to be called when all rules are known. Jobs on a cluster have been compared."""
+    for step in workflow.rules if workflow.is_main_process else []:
+        if step.log:
+            step.set_input(forcing_strangers(str(step.log[0])))

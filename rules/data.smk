@@ -16,12 +16,16 @@ rule corpus:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        spec=canonical_json(CORPUS_SPEC),
-        code=code_hash("batchscope.data.corpus"),
+        spec=SPECS["corpus"],
+        code=CODE["corpus"],
+        record=f"{RECORDS}/corpus.json",
+        # A parameter function that takes `threads` is not compared between runs.
+        settings=lambda wildcards, threads: canonical_json(STUDY.data_place()),
     message:
         "read the reviews"
     shell:
-        "python -m batchscope corpus --spec {params.spec:q} --output {output:q} > {log:q} 2>&1"
+        "python -m batchscope corpus --spec {params.spec:q} --settings {params.settings:q} --output {output:q}"
+        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
 
 
 rule split:
@@ -41,12 +45,14 @@ rule split:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        spec=canonical_json(STUDY.split_spec()),
-        code=code_hash("batchscope.data.split"),
+        spec=SPECS["split"],
+        code=CODE["split"],
+        record=f"{RECORDS}/split.json",
     message:
         "divide the reviews into train, validation and test"
     shell:
-        "python -m batchscope split --spec {params.spec:q} --corpus {input:q} --output {output:q} > {log:q} 2>&1"
+        "python -m batchscope split --spec {params.spec:q} --corpus {input:q} --output {output:q}"
+        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
 
 
 rule tokenize:
@@ -58,6 +64,7 @@ rule tokenize:
         validation=f"{TOKENS}/validation.arrow",
         test=f"{TOKENS}/test.arrow",
         tokenizer=directory(f"{TOKENS}/tokenizer"),
+        manifest=f"{TOKENS}/manifest.json",
     log:
         f"{STUDY_FOLDER}/logs/tokenize/{{model}}.log",
     benchmark:
@@ -71,13 +78,18 @@ rule tokenize:
         runtime=growing(60),
     params:
         tokens=subpath(output.train, parent=True),
-        spec=lambda wildcards: canonical_json(TOKENS_SPECS[wildcards.model]),
-        code=code_hash("batchscope.data.tokens"),
+        spec=lambda wildcards: SPECS[f"tokenize/{wildcards.model}"],
+        code=CODE["tokenize"],
+        record=f"{RECORDS}/tokenize/{{model}}.json",
+        settings=lambda wildcards, threads: canonical_json(
+            STUDY.model_place(wildcards.model)
+        ),
     message:
         "tokenize for {wildcards.model}"
     shell:
-        "RAYON_NUM_THREADS={threads} python -m batchscope tokenize --spec {params.spec:q} --corpus {input.corpus:q} --split {input.split:q}"
-        " --output {params.tokens:q} > {log:q} 2>&1"
+        "RAYON_NUM_THREADS={threads} python -m batchscope tokenize --spec {params.spec:q} --settings {params.settings:q}"
+        " --corpus {input.corpus:q} --split {input.split:q} --output {params.tokens:q} --results results"
+        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
 
 
 rule audit:
@@ -110,12 +122,15 @@ rule audit:
         tokens=lambda wildcards, input: sorted(
             {str(Path(file).parent) for file in input.tokens}
         ),
-        code=code_hash("batchscope.data.audit"),
+        spec=SPECS["audit"],
+        code=CODE["audit"],
+        record=f"{RECORDS}/audit.json",
     message:
         "audit the data"
     shell:
         "python -m batchscope audit --corpus {input.corpus:q} --split {input.split:q} --tokens {params.tokens:q}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --output {output:q}"
+        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
 
 
 rule reviews:
@@ -135,10 +150,12 @@ rule reviews:
         mem_mb=growing(8000),
         runtime=growing(30),
     params:
-        spec=canonical_json(STUDY.reviews_spec()),
-        code=code_hash("batchscope.data.reviews"),
+        spec=SPECS["reviews"],
+        code=CODE["reviews"],
+        record=f"{RECORDS}/reviews.json",
     message:
         "choose the reviews whose attention is drawn"
     shell:
         "python -m batchscope reviews --spec {params.spec:q} --corpus {input.corpus:q} --split {input.split:q}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --output {output:q}"
+        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"

@@ -24,11 +24,13 @@ rule evaluate:
     params:
         tokens=subpath(input.test, parent=True),
         run=subpath(output.metrics, parent=True),
-        spec=canonical_json(STUDY.evaluation_spec()),
-        code=code_hash("batchscope.evaluation.predict"),
+        spec=lambda wildcards: SPECS[f"evaluate/{cell(wildcards).path}"],
+        code=CODE["evaluate"],
+        record=f"{RECORDS}/evaluate/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
         device=lambda wildcards, threads: STUDY.device,
     message:
         "evaluate {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope evaluate --spec {params.spec:q} --tokens {params.tokens:q}"
-        " --run {params.run:q} --device {params.device} --threads {threads} > {log:q} 2>&1"
+        " --run {params.run:q} --device {params.device} --threads {threads}"
+        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"

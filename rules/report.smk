@@ -46,12 +46,14 @@ rule tables:
         runtime=growing(30),
     params:
         study=subpath(output.summary, ancestor=2),
-        spec=canonical_json(REPORT_SPEC),
-        code=code_hash("batchscope.report.tables"),
+        spec=SPECS["tables"],
+        code=CODE["tables"],
+        record=f"{RECORDS}/tables.json",
     message:
         "compile the tables"
     shell:
-        "python -m batchscope tables --spec {params.spec:q} --study {params.study:q} > {log:q} 2>&1"
+        "python -m batchscope tables --spec {params.spec:q} --study {params.study:q}"
+        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
 
 
 rule figures:
@@ -68,7 +70,7 @@ rule figures:
                 labels=figure.labels,
                 caption=f"../workflow/report/{figure.caption}.rst",
             )
-            for figure in figure_names(REPORT_SPEC)
+            for figure in figure_names(STUDY.figures_spec(CONTENT_MEMORY))
         ],
     log:
         f"{STUDY_FOLDER}/logs/figures.log",
@@ -82,12 +84,14 @@ rule figures:
         runtime=growing(30),
     params:
         study=subpath(output[0], ancestor=2),
-        spec=canonical_json(REPORT_SPEC),
-        code=code_hash("batchscope.report.figures"),
+        spec=SPECS["figures"],
+        code=CODE["figures"],
+        record=f"{RECORDS}/figures.json",
     message:
         "draw the figures"
     shell:
-        "python -m batchscope figures --spec {params.spec:q} --study {params.study:q} > {log:q} 2>&1"
+        "python -m batchscope figures --spec {params.spec:q} --study {params.study:q}"
+        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
 
 
 rule page:
@@ -117,9 +121,11 @@ rule page:
         runtime=growing(30),
     params:
         study=subpath(output.page, ancestor=2),
-        spec=canonical_json(REPORT_SPEC),
-        code=code_hash("batchscope.report.page"),
+        spec=SPECS["report"],
+        code=CODE["report"],
+        record=f"{RECORDS}/report.json",
     message:
         "write the report: {output.page}"
     shell:
-        "python -m batchscope report --spec {params.spec:q} --study {params.study:q} > {log:q} 2>&1"
+        "python -m batchscope report --spec {params.spec:q} --study {params.study:q}"
+        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"

@@ -20,10 +20,12 @@ rule track:
     params:
         run=subpath(input.facts, parent=True),
         wandb=f"{STUDY_FOLDER}/wandb",
-        spec=lambda wildcards: canonical_json(STUDY.tracking_spec(cell(wildcards))),
-        code=code_hash("batchscope.tracking"),
+        spec=lambda wildcards: SPECS[f"track/{cell(wildcards).path}"],
+        code=CODE["track"],
+        record=f"{RECORDS}/track/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
     message:
         "track {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope track --spec {params.spec:q} --run {params.run:q}"
-        " --tracking-folder {params.wandb:q} --output {output:q} > {log:q} 2>&1"
+        " --tracking-folder {params.wandb:q} --output {output:q}"
+        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"

@@ -1,4 +1,6 @@
 # One training per unique run. Resume states stand in state/, which Snakemake does not know: it outlives a failed job.
+# A run's files are marked `update` so that they still stand there when its job starts: where spec, code and tokens turn out
+# to be those they were made of, nothing is trained.
 
 
 rule train:
@@ -6,11 +8,11 @@ rule train:
         train=rules.tokenize.output.train,
         validation=rules.tokenize.output.validation,
     output:
-        history=f"{RUN}/history.jsonl",
-        best=f"{RUN}/checkpoints/best.safetensors",
-        last=f"{RUN}/checkpoints/last.safetensors",
-        facts=f"{RUN}/train.json",
-        manifest=f"{RUN}/manifest.json",
+        history=update(f"{RUN}/history.jsonl"),
+        best=update(f"{RUN}/checkpoints/best.safetensors"),
+        last=update(f"{RUN}/checkpoints/last.safetensors"),
+        facts=update(f"{RUN}/train.json"),
+        manifest=update(f"{RUN}/manifest.json"),
     log:
         f"{STUDY_FOLDER}/logs/train/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.log",
     benchmark:
@@ -27,8 +29,9 @@ rule train:
         run=subpath(output.facts, parent=True),
         state=f"{STUDY_FOLDER}/state",
         wandb=f"{STUDY_FOLDER}/wandb",
-        spec=lambda wildcards: canonical_json(TRAIN_SPECS[cell(wildcards)].to_dict()),
-        code=code_hash("batchscope.training.loop"),
+        spec=lambda wildcards: SPECS[f"train/{cell(wildcards).path}"],
+        code=CODE["train"],
+        record=f"{RECORDS}/train/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
         # A parameter function that takes `threads` is not compared between runs: a setting trains nothing again.
         settings=lambda wildcards, threads: canonical_json(
             STUDY.settings(cell(wildcards))
@@ -40,6 +43,7 @@ rule train:
     message:
         "train {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
-        "python -m batchscope train --spec {params.spec:q} --code {params.code} --settings {params.settings:q}"
+        "python -m batchscope train --spec {params.spec:q} --settings {params.settings:q}"
         " --tokens {params.tokens:q} --run {params.run:q} --state {params.state:q}"
-        " --tracking-folder {params.wandb:q} --runtime {params.limit} --threads {threads} > {log:q} 2>&1"
+        " --tracking-folder {params.wandb:q} --runtime {params.limit} --threads {threads}"
+        " --results results --code {params.code} --record {params.record:q} > {log:q} 2>&1"

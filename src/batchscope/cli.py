@@ -9,12 +9,16 @@ import logging
 import os
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from batchscope import __version__
 from batchscope.errors import UserError
+from batchscope.files import write_json
+from batchscope.fingerprint import is_code
+from batchscope.stages import STAGES, with_places, write_record
 from batchscope.training.launch import is_rank, launch
 from batchscope.training.stop import EXIT_STATUS, Stopped, deadline
 
@@ -38,9 +42,17 @@ def split(arguments: argparse.Namespace) -> None:
 
 def tokenize(arguments: argparse.Namespace) -> None:
     """Turn the reviews into one model's tokens."""
+    from batchscope.data.manifest import tokens_manifest
     from batchscope.data.tokens import tokenize as run
+    from batchscope.reuse import TOKENS, hashes, reuse
 
+    manifest = tokens_manifest(arguments.spec, arguments.code, arguments.corpus, arguments.split)
+    found = reuse(arguments.output, manifest["fingerprint"], arguments.results, TOKENS) if arguments.results else None
+    if found:
+        log.info(f"the same tokens stand in {found}: taken from there")
+        return
     run(arguments.spec, arguments.corpus, arguments.split, arguments.output)
+    write_json(arguments.output / "manifest.json", manifest | {"files": hashes(arguments.output), "reused_from": None})
 
 
 def audit(arguments: argparse.Namespace) -> None:
@@ -59,7 +71,9 @@ def reviews(arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train one run by gradient accumulation."""
+    """Train one run by gradient accumulation, unless a finished one with the same fingerprint is found."""
+    if not is_rank() and _found_again(arguments):
+        return
     gpus = arguments.settings.get("gpus", 1)
     if gpus > 1 and not is_rank():
         launch(gpus, sys.argv[1:])
@@ -67,13 +81,14 @@ def train(arguments: argparse.Namespace) -> None:
     from batchscope.tracking import Tracker
     from batchscope.training.device import use_threads
     from batchscope.training.loop import train as run
+    from batchscope.training.manifest import run_fingerprint
     from batchscope.training.spec import TrainSpec
 
     use_threads(arguments.threads)
     spec = TrainSpec(**arguments.spec)
     if arguments.settings["tracking"]["mode"] != "online" or os.environ.get("RANK", "0") != "0":
         arguments.settings["tracking"] = {"mode": "disabled"}
-    fingerprint = spec.fingerprint(arguments.code, arguments.tokens)
+    fingerprint = run_fingerprint(spec, arguments.code, arguments.tokens)
     earlier = arguments.state / fingerprint / "history.jsonl"
     with Tracker(arguments.settings, spec.to_dict(), fingerprint, arguments.tracking_folder, earlier) as tracker:
         run(
@@ -86,6 +101,20 @@ def train(arguments: argparse.Namespace) -> None:
             observe=tracker.log,
             deadline=deadline(arguments.runtime, STARTED),
         )
+
+
+def _found_again(arguments: argparse.Namespace) -> bool:
+    from batchscope.reuse import RUNS, reuse
+    from batchscope.training.manifest import run_fingerprint
+    from batchscope.training.spec import TrainSpec
+
+    if not arguments.results:
+        return False
+    fingerprint = run_fingerprint(TrainSpec(**arguments.spec), arguments.code, arguments.tokens)
+    found = reuse(arguments.run, fingerprint, arguments.results, RUNS)
+    if found:
+        log.info(f"{found} is the same training, finished: nothing to train")
+    return found is not None
 
 
 def certify(arguments: argparse.Namespace) -> None:
@@ -130,7 +159,7 @@ def maps(arguments: argparse.Namespace) -> None:
     """Draw a run's attention maps."""
     from batchscope.report.maps import draw_maps
 
-    draw_maps(arguments.run, arguments.names)
+    draw_maps(arguments.run, arguments.spec["names"])
 
 
 def tables(arguments: argparse.Namespace) -> None:
@@ -161,10 +190,34 @@ def fetch(arguments: argparse.Namespace) -> None:
     run(arguments.configfile, arguments.cache)
 
 
+def plan(arguments: argparse.Namespace) -> None:
+    """Show what the workflow would run now and why, what it finds finished, and how long it will take."""
+    from batchscope.forecast import forecast
+    from batchscope.plan import as_json, as_table, planned_jobs
+
+    jobs = planned_jobs(arguments.configfile, arguments.SNAKEMAKE)
+    forecast(jobs)
+    print(as_json(jobs) if arguments.json else as_table(jobs))
+
+
+def verify(arguments: argparse.Namespace) -> None:
+    """Compute a run's metrics again from its checkpoints, and compare them and every hash with what is recorded."""
+    from batchscope.evaluation.verify import runs_of, table, verify_run
+    from batchscope.training.device import use_threads
+
+    use_threads(arguments.threads)
+    folder = arguments.FOLDER
+    results = {run: verify_run(run, arguments.device) for run in (runs_of(folder) if arguments.all else [folder])}
+    print(table(results))
+    wrong = [run for run, checks in results.items() if not all(check.passed for check in checks)]
+    if wrong:
+        raise UserError(f"{len(wrong)} of {len(results)} runs are not what they say: {', '.join(map(str, wrong))}")
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "spec": {"type": json.loads, "metavar": "JSON", "help": "all that the result depends on besides the inputs"},
-    "settings": {"type": json.loads, "metavar": "JSON", "help": "what the result does not depend on"},
-    "code": {"default": "", "metavar": "HASH", "help": "hash of the stage's code; part of the run's fingerprint"},
+    "settings": {"type": json.loads, "default": "{}", "metavar": "JSON", "help": "what the result does not depend on"},
+    "code": {"default": "", "metavar": "HASH", "help": "hash of the stage's code, as the Snakefile saw it"},
     "corpus": {"type": Path, "metavar": "PARQUET", "help": "corpus.parquet"},
     "split": {"type": Path, "metavar": "PARQUET", "help": "split.parquet"},
     "tokens": {"type": Path, "metavar": "FOLDER", "help": "tokens of the model"},
@@ -173,31 +226,55 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "state": {"type": Path, "metavar": "FOLDER", "help": "folder for the states of unfinished runs"},
     "tracking-folder": {"type": Path, "metavar": "FOLDER", "help": "folder for the tracker's files"},
     "study": {"type": Path, "metavar": "FOLDER", "help": "folder of the study"},
+    "results": {"type": Path, "default": None, "metavar": "FOLDER", "help": "where to look for the same, finished"},
     "output": {"type": Path, "metavar": "PATH", "help": "file or folder to write"},
     "device": {"default": "auto", "choices": ["auto", "cpu", "cuda", "mps"], "help": "where the model runs"},
     "runtime": {"type": float, "required": False, "metavar": "MINUTES", "help": "wall-time limit of the job"},
     "threads": {"type": int, "required": False, "metavar": "N", "help": "CPU threads (all of them if not given)"},
-    "configfile": {"type": Path, "metavar": "YAML", "help": "the study's config"},
+    "configfile": {"type": Path, "nargs": "+", "default": [], "metavar": "YAML", "help": "as for snakemake"},
+    "json": {"action": "store_true", "default": False, "help": "for machines"},
+    "SNAKEMAKE": {"nargs": "*", "help": "after --: further arguments for snakemake"},
+    "FOLDER": {"type": Path, "help": "folder of a run; with --all that of a study"},
+    "all": {"action": "store_true", "default": False, "help": "every finished run of the study"},
     "cache": {"type": Path, "required": False, "metavar": "FOLDER", "help": "instead of HF_HOME"},
-    "names": {"nargs": "+", "metavar": "NAME", "help": "reviews to draw"},
+    "record": {"type": Path, "default": None, "metavar": "JSON", "help": "where to note the spec and the code"},
 }
 
 VERBS = {
-    corpus: ["spec", "output"],
-    split: ["spec", "corpus", "output"],
-    tokenize: ["spec", "corpus", "split", "output"],
-    audit: ["corpus", "split", "tokens", "output"],
-    reviews: ["spec", "corpus", "split", "output"],
-    train: ["spec", "code", "settings", "tokens", "run", "state", "tracking-folder", "runtime", "threads"],
-    certify: ["spec", "settings", "tokens", "output", "threads"],
-    evaluate: ["spec", "tokens", "run", "device", "threads"],
-    track: ["spec", "run", "tracking-folder", "output"],
-    attention: ["spec", "tokens", "reviews", "run", "device", "threads"],
-    maps: ["run", "names"],
-    tables: ["spec", "study"],
-    figures: ["spec", "study"],
-    report: ["spec", "study"],
+    corpus: ["spec", "settings", "output", "code", "record"],
+    split: ["spec", "corpus", "output", "code", "record"],
+    tokenize: ["spec", "settings", "corpus", "split", "output", "results", "code", "record"],
+    audit: ["corpus", "split", "tokens", "output", "code", "record"],
+    reviews: ["spec", "corpus", "split", "output", "code", "record"],
+    train: [
+        "spec",
+        "settings",
+        "tokens",
+        "run",
+        "state",
+        "tracking-folder",
+        "runtime",
+        "threads",
+        "results",
+        "code",
+        "record",
+    ],
+    certify: ["spec", "settings", "tokens", "output", "threads", "code", "record"],
+    evaluate: ["spec", "tokens", "run", "device", "threads", "code", "record"],
+    track: ["spec", "run", "tracking-folder", "output", "code", "record"],
+    attention: ["spec", "tokens", "reviews", "run", "device", "threads", "code", "record"],
+    maps: ["spec", "run", "code", "record"],
+    tables: ["spec", "study", "code", "record"],
+    figures: ["spec", "study", "code", "record"],
+    report: ["spec", "study", "code", "record"],
+    plan: ["configfile", "json", "SNAKEMAKE"],
     fetch: ["configfile", "cache"],
+    verify: ["FOLDER", "all", "device", "threads"],
+}
+
+EXCEPTIONS: dict[tuple[Any, str], dict[str, Any]] = {
+    (audit, "tokens"): {"nargs": "+", "help": "tokens of each model"},
+    (fetch, "configfile"): {"nargs": None, "required": True, "help": "the study's config"},
 }
 
 
@@ -214,10 +291,11 @@ def parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(run.__name__, help=run.__doc__, description=run.__doc__)
         verb.set_defaults(run_verb=run)
         for option in options:
-            keywords = OPTIONS[option]
-            if run is audit and option == "tokens":
-                keywords = keywords | {"nargs": "+", "help": "tokens of each model"}
-            verb.add_argument(f"--{option}", **{"required": "default" not in keywords} | keywords)
+            keywords = OPTIONS[option] | EXCEPTIONS.get((run, option), {})
+            if option.isupper():
+                verb.add_argument(option, **keywords)
+            else:
+                verb.add_argument(f"--{option}", **{"required": "default" not in keywords} | keywords)
     return top
 
 
@@ -231,6 +309,23 @@ def devices_for(arguments: argparse.Namespace) -> AbstractContextManager[object]
     return leased_devices(options["device"], options.get("gpus", 1))
 
 
+@contextmanager
+def record_of(arguments: argparse.Namespace) -> Iterator[None]:
+    """Refuse to run other code than the Snakefile saw; note spec and code beside the files once they are written."""
+    record: Path | None = getattr(arguments, "record", None)
+    verb = arguments.run_verb.__name__
+    if record is None or is_rank():
+        yield
+        return
+    if not is_code(arguments.code, STAGES[verb].module):
+        raise UserError(
+            "the code of this stage, or a library it computes with, is not the one that the workflow was started with. "
+            "Start the workflow again: it will run what this changes"
+        )
+    yield
+    write_record(record, verb, getattr(arguments, "spec", {}), arguments.code)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run a verb. A mistake of the user's ends with one message and exit status 1."""
     arguments = parser().parse_args(argv)
@@ -239,8 +334,10 @@ def main(argv: list[str] | None = None) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     verb = arguments.run_verb.__name__
+    if getattr(arguments, "settings", None) and arguments.spec:
+        with_places(arguments.spec, arguments.settings)
     try:
-        with devices_for(arguments):
+        with devices_for(arguments), record_of(arguments):
             arguments.run_verb(arguments)
     except UserError as error:
         sys.exit(f"batchscope {verb}: {error}")

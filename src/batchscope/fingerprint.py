@@ -1,15 +1,16 @@
 """What a stage's result depends on, as short strings: its spec, its code, the content of files.
 
 Snakemake compares parameters as a set of values, does not look into imported modules and trusts modification
-times. Each rule therefore carries two parameters only: ``spec``, one canonical JSON string, and ``code``, one
+times. Each rule therefore carries two parameters that count: ``spec``, one canonical JSON string, and ``code``, one
 hash over the modules the stage imports. Pure Python, no torch.
 """
 
 import ast
 import hashlib
 import json
+from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from batchscope.files import write_text
 
 PACKAGE = Path(__file__).parent
 NUMERICAL_LIBRARIES = ("torch", "transformers", "tokenizers", "datasets")
+PLACES = ("source", "checkpoint")
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def canonical_json(value: Any) -> str:
@@ -25,6 +28,13 @@ def canonical_json(value: Any) -> str:
     Raises ValueError for NaN and infinity, which JSON cannot say.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def without_places(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec without the paths of what it names by content: reviews or weights may lie anywhere."""
+    if "model" in spec:
+        return spec | {"model": without_places(spec["model"])}
+    return {key: spec[key] for key in spec if "content" not in spec or key not in PLACES}
 
 
 def digest(text: str) -> str:
@@ -36,16 +46,31 @@ def digest(text: str) -> str:
 
 
 def code_hash(entry_module: str) -> str:
-    """Hash of the syntax trees of ``entry_module`` and of every batchscope module it imports, at any depth.
+    """Hash of ``describe_code``: of all the code that a stage's result depends on."""
+    return digest(canonical_json(describe_code(entry_module)))
 
-    Comments, docstrings and formatting do not count; a changed constant, default or name does, and so do the templates
-    beside a module that renders them. The releases (major.minor) of the libraries that do the arithmetic count as code.
+
+def is_code(claimed: str, entry_module: str) -> bool:
+    """Whether ``claimed`` is the hash of the code here, or that of a place that has the code but not the libraries."""
+    here = describe_code(entry_module)
+    return claimed in (digest(canonical_json(here)), digest(canonical_json(here | {"libraries": {}})))
+
+
+def describe_code(entry_module: str) -> dict[str, dict[str, Any]]:
+    """The code of ``entry_module`` and of every batchscope module it imports, at any depth, definition by definition.
+
+    ``modules`` maps a module to its functions, classes, methods and constants and these to hashes of their syntax
+    trees; ``""`` is the rest, imports above all. Comments, docstrings and formatting do not count; a changed constant,
+    default or name does. ``templates`` are the files beside a module that renders them, ``libraries`` the releases
+    (major.minor) of those that do the arithmetic, as far as they are imported and installed.
     """
     closure = {name: _module_path(name) for name in import_closure(entry_module)}
-    parts = [f"{name} {_syntax_tree(path)}" for name, path in closure.items()]
-    parts += [f"{file.name} {file_hash(file)}" for path in closure.values() for file in _templates(path)]
-    parts += [f"{library} {_release(library)}" for library in NUMERICAL_LIBRARIES]
-    return digest("\n".join(parts))
+    libraries = {library for path in closure.values() for library in _imported_libraries(path)}
+    return {
+        "modules": {name: _definitions(path) for name, path in closure.items()},
+        "templates": {file.name: file_hash(file) for path in closure.values() for file in _templates(path)},
+        "libraries": {library: release for library in sorted(libraries) if (release := _release(library))},
+    }
 
 
 def import_closure(entry_module: str) -> list[str]:
@@ -85,18 +110,47 @@ def _imported_modules(name: str) -> list[str]:
 
 
 @cache
-def _syntax_tree(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:]
-    return _outline(tree)
+def _imported_libraries(path: Path) -> list[str]:
+    """The numerical libraries that a module imports, at its top or inside a function."""
+    names = set()
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
+    return [library for library in NUMERICAL_LIBRARIES if library in names]
+
+
+@cache
+def _definitions(path: Path) -> dict[str, str]:
+    """Name of a function, class, method or constant → hash of its syntax tree."""
+    outlines: dict[str, list[str]] = {}
+    for name, node in _named_statements(_WithoutDocstrings().visit(ast.parse(path.read_text(encoding="utf-8")))):
+        outlines.setdefault(name, []).append(_outline(node))
+    return {name: digest("\n".join(parts)) for name, parts in outlines.items()}
+
+
+def _named_statements(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+    """The statements of a module by the name that each one gives a value to; a class without its methods, and these."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            methods = [part for part in node.body if isinstance(part, FUNCTIONS)]
+            node.body = [part for part in node.body if not isinstance(part, FUNCTIONS)]
+            yield node.name, node
+            yield from ((f"{node.name}.{method.name}", method) for method in methods)
+        elif isinstance(node, FUNCTIONS):
+            yield node.name, node
+        else:
+            targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
+            yield targets[0].id if isinstance(targets[0], ast.Name) else "", node
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    """A string that stands for itself does nothing: it documents what is above it."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node
 
 
 def _outline(node: Any) -> str:
@@ -115,8 +169,12 @@ def _templates(path: Path) -> list[Path]:
 
 
 @cache
-def _release(library: str) -> str:
-    return ".".join(version(library).split(".")[:2])
+def _release(library: str) -> str | None:
+    """Major.minor of an installed library."""
+    try:
+        return ".".join(version(library).split(".")[:2])
+    except PackageNotFoundError:
+        return None
 
 
 # ------------------------------------------------------------------------------------------------- content

@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import PrivateAttr, ValidationError
 
 from batchscope.config import Config, Synthetic, location
 from batchscope.config_errors import explain
 from batchscope.errors import UserError
-from batchscope.fingerprint import canonical_json, content_hash
+from batchscope.fingerprint import canonical_json, content_hash, without_places
 from batchscope.training.spec import TrainSpec
 
 
 class Study(Config):
     """A whole study, as `config/*.yaml` states it."""
+
+    _train_specs: dict["Cell", TrainSpec] = PrivateAttr(default_factory=dict)
+    _runs: dict["Cell", "Cell"] = PrivateAttr(default_factory=dict)
 
     # ------------------------------------------------------------------------------------ the grid
 
@@ -35,7 +38,12 @@ class Study(Config):
         ]
 
     def train_specs(self, memory: Path | None = None) -> dict["Cell", TrainSpec]:
-        """Cell → everything its training depends on, besides its tokens."""
+        """Cell → everything its training depends on, besides its tokens. A study resolves itself once."""
+        if not self._train_specs:
+            self._train_specs |= self._resolved(memory)
+        return self._train_specs
+
+    def _resolved(self, memory: Path | None) -> dict["Cell", TrainSpec]:
         models = {name: model.spec(memory) for name, model in self.models.items()}
         return {
             cell: TrainSpec(
@@ -63,11 +71,13 @@ class Study(Config):
 
     def runs(self, memory: Path | None = None) -> dict["Cell", "Cell"]:
         """Cell → the cell whose training it reads: the first in the grid that resolves to the same spec."""
-        first: dict[tuple[str, str], Cell] = {}
-        return {
-            cell: first.setdefault((cell.model, canonical_json(spec.to_dict())), cell)
-            for cell, spec in self.train_specs(memory).items()
-        }
+        if not self._runs:
+            first: dict[tuple[str, str], Cell] = {}
+            self._runs |= {
+                cell: first.setdefault((cell.model, canonical_json(spec.to_dict())), cell)
+                for cell, spec in self.train_specs(memory).items()
+            }
+        return self._runs
 
     # ----------------------------------------------------------------------------------- the specs
 
@@ -111,23 +121,76 @@ class Study(Config):
         """What a run's predictions depend on besides its checkpoints and tokens."""
         return {"precision": self.precision}
 
-    def report_spec(self, memory: Path | None = None) -> dict[str, Any]:
-        """What tables, figures and page depend on: the grid, its protocol in words, the looks."""
-        return self.model_dump(mode="json", exclude_none=True, exclude={"tracking", "runs_per_gpu"}) | {
+    def maps_spec(self) -> dict[str, Any]:
+        """What a run's attention maps depend on besides its attention."""
+        return {"names": self.review_names()}
+
+    def tables_spec(self, memory: Path | None = None) -> dict[str, Any]:
+        """What the tables depend on besides the runs: the grid, and which cell reads which run."""
+        learning_rates = {cell: spec.learning_rate for cell, spec in self.train_specs(memory).items()}
+        return {
             "cells": [
                 {
                     "model": cell.model,
                     "batch": cell.batch,
                     "policy": cell.policy,
                     "seed": cell.seed,
-                    "learning_rate": self.lr_policies[cell.policy].learning_rate(cell.batch),
+                    "learning_rate": learning_rates[cell],
                     "run": run.path,
                     "shared": run != cell,
                 }
                 for cell, run in self.runs(memory).items()
-            ],
-            "review_names": self.review_names(),
+            ]
         }
+
+    def figures_spec(self, memory: Path | None = None) -> dict[str, Any]:
+        """What the figures depend on besides tables and attention: the grid, what is drawn, the colours."""
+        return self.tables_spec(memory) | {
+            "review_names": self.review_names(),
+            "noise_scale": self.noise_scale,
+            "report": {"palette": self.report.palette},
+        }
+
+    def report_spec(self, memory: Path | None = None) -> dict[str, Any]:
+        """What the page depends on besides tables and figures: the protocol in words, and the title."""
+        shown = {
+            "study",
+            "data",
+            "models",
+            "budget",
+            "optimizer",
+            "schedule",
+            "engine",
+            "tail",
+            "determinism",
+            "report",
+        }
+        return self.figures_spec(memory) | self.model_dump(mode="json", exclude_none=True, include=shown)
+
+    def job_specs(self, memory: Path | None = None) -> dict[str, str]:
+        """Every job of the study, such as ``train/bert/bs64/constant/seed1`` → its spec as canonical JSON."""
+        specs = {
+            "corpus": self.corpus_spec(memory),
+            "split": self.split_spec(),
+            "audit": {},
+            "reviews": self.reviews_spec(),
+            "tables": self.tables_spec(memory),
+            "figures": self.figures_spec(memory),
+            "report": self.report_spec(memory),
+        }
+        specs |= {f"tokenize/{model}": self.tokens_spec(model, memory) for model in self.models}
+        specs |= {f"certify/{model}": self.certificate_spec(model, memory) for model in self.models}
+        specs |= {f"train/{cell.path}": spec.to_dict() for cell, spec in self.train_specs(memory).items()}
+        texts = {job: canonical_json(without_places(spec)) for job, spec in specs.items()}
+        same_for_all = {
+            "evaluate": canonical_json(self.evaluation_spec()),
+            "attention": canonical_json(self.attention_spec()),
+            "maps": canonical_json(self.maps_spec()),
+        }
+        for cell in self.cells():
+            texts |= {f"{verb}/{cell.path}": text for verb, text in same_for_all.items()}
+            texts[f"track/{cell.path}"] = canonical_json(self.tracking_spec(cell))
+        return texts
 
     def settings(self, cell: "Cell") -> dict[str, Any]:
         """What a training may use but its result does not depend on; it stays out of every spec."""
@@ -147,7 +210,17 @@ class Study(Config):
             "batch": cell.batch,
             "policy": cell.policy,
             "seed": cell.seed,
+            **self.model_place(cell.model),
         }
+
+    def model_place(self, model: str) -> dict[str, str]:
+        """Where a model's weights lie, if in a folder of the user's: its content is in the specs, its path is not."""
+        checkpoint = self.models[model].checkpoint
+        return {"checkpoint": checkpoint} if checkpoint and location(checkpoint) == "local" else {}
+
+    def data_place(self) -> dict[str, str]:
+        """Where the reviews lie, if that is a file or folder of the user's."""
+        return {"source": self.data.source} if self.data.kind == "local" else {}
 
     def review_names(self) -> list[str]:
         """File names of the reviews with attention maps."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchscope.evaluation.metrics import measure
+from batchscope.report.catalogue import names_in_order
 from batchscope.study import Study
 
 TEXT = "the film was a quiet triumph , though its $ ending felt borrowed and slow ."
@@ -60,7 +61,7 @@ def study_folder(
             continue
         done.add(cell["run"])
         run = folder / "runs" / cell["run"]
-        rank = report_spec["target_batch_sizes"].index(cell["batch"])
+        rank = names_in_order(report_spec, "batch").index(cell["batch"])
         noise = report_spec["noise_scale"] != "off"
         _write_training(run, cell, rng, examples, report_spec["budget"]["epochs"], noise)
         _write_predictions(run, rng, test, 0.85 - effect * rank)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from batchscope import fingerprint
+from batchscope.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
@@ -58,11 +59,11 @@ def rules() -> list[tuple[str, str, str]]:
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
     found = []
     for body in re.split(r"^rule ", text, flags=re.MULTILINE)[1:]:
-        name, environment, module = (
-            re.search(pattern, body) for pattern in (r"(\w+):", r"envs/(\w+)\.yaml", r'code_hash\("([\w.]+)"\)')
+        name, environment, verb = (
+            re.search(pattern, body) for pattern in (r"(\w+):", r"envs/(\w+)\.yaml", r'CODE\["(\w+)"\]')
         )
-        assert name and environment and module, f"a rule lacks `conda:` or `code`: {body.splitlines()[0]}"
-        found.append((name[1], environment[1], module[1]))
+        assert name and environment and verb, f"a rule lacks `conda:` or `code`: {body.splitlines()[0]}"
+        found.append((name[1], environment[1], STAGES[verb[1]].module))
     return found
 
 
@@ -93,7 +94,11 @@ def test_an_environment_has_the_lock_s_versions(path: Path) -> None:
 
 @pytest.mark.parametrize(("rule", "name", "module"), rules(), ids=lambda value: value)
 def test_an_environment_holds_what_its_rules_import(rule: str, name: str, module: str) -> None:
-    needed = third_party(module) | (third_party("batchscope.tracking") if rule == "train" else set())
+    needed = (
+        third_party(module)
+        | third_party("batchscope.stages")
+        | (third_party("batchscope.tracking") if rule == "train" else set())
+    )
     assert needed <= environment(ROOT / f"envs/{name}.yaml").keys()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from batchscope import fingerprint
-from batchscope.fingerprint import canonical_json, code_hash, content_hash, import_closure
+from batchscope.fingerprint import canonical_json, code_hash, content_hash, describe_code, import_closure
 
 MODULES = {
     "__init__": "",
@@ -59,9 +59,11 @@ def test_one_meaning_has_one_text() -> None:
         {"entry": MODULES["entry"].replace('    """Run."""\n', "")},
         {"entry": MODULES["entry"].replace("run(x=1):", "run(\n    x = 1,\n):")},
         {"leaf": "TWO = (2)  # a half\n"},
+        {"leaf": 'TWO = 2\n"""What a constant means is no code."""\n'},
         {"bystander": "COLOUR = 'blue'\n"},
     ],
-    ids=["comment", "docstring", "no docstring", "formatting", "parentheses", "a module that is not imported"],
+    ids=["comment", "docstring", "no docstring", "formatting", "parentheses"]
+    + ["docstring of a constant", "a module that is not imported"],
 )
 def test_what_does_not_count_as_code(hash_of, changed: dict[str, str]) -> None:
     assert hash_of(**changed) == hash_of()
@@ -81,6 +83,17 @@ def test_what_does_not_count_as_code(hash_of, changed: dict[str, str]) -> None:
 )
 def test_what_counts_as_code(hash_of, changed: dict[str, str]) -> None:
     assert hash_of(**changed) != hash_of()
+
+
+def test_the_description_names_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "A = 1\nB = 2\n\n\ndef f():\n    return A\n\n\nclass C:\n    x = 1\n\n    def g(self):\n        return B\n"
+    changes = {"f": ("return A", "return -A"), "A": ("A = 1", "A = 3"), "C": ("x = 1", "x = 2"), "C.g": ("n B", "n A")}
+    definitions = {}
+    for number, (old, new) in enumerate([("", ""), *changes.values()]):
+        monkeypatch.setattr(fingerprint, "PACKAGE", package(tmp_path / str(number), leaf=text.replace(old, new)))
+        definitions[number] = describe_code("batchscope.entry")["modules"]["batchscope.leaf"]
+    for number, name in enumerate(changes, start=1):
+        assert {key for key in definitions[0] if definitions[0][key] != definitions[number][key]} == {name}
 
 
 def test_templates_count_for_the_module_that_renders_them(hash_of, tmp_path: Path) -> None:
@@ -111,12 +124,14 @@ def test_a_cycle_of_imports_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_library_release_counts_and_a_patch_does_not(hash_of, monkeypatch: pytest.MonkeyPatch) -> None:
-    def under(release: str) -> str:
+    def under(release: str, leaf: str) -> str:
         fingerprint._release.cache_clear()
         monkeypatch.setattr(fingerprint, "version", lambda library: release)
-        return hash_of()
+        return hash_of(leaf=leaf)
 
-    assert under("2.13.0") == under("2.13.1+cu130") != under("2.14.0")
+    importing = "TWO = 2\n\n\ndef f():\n    import torch.nn as nn\n\n    return nn\n"
+    assert under("2.13.0", importing) == under("2.13.1+cu130", importing) != under("2.14.0", importing)
+    assert under("2.13.0", "TWO = 2\n") == under("2.14.0", "TWO = 2\n"), "a stage without the library is left alone"
     monkeypatch.undo()
     fingerprint._release.cache_clear()
 

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from batchscope.config import Synthetic
+from batchscope.data.synthetic import synthetic_reviews
+
+# The checkpoints have more than the megabyte up to which Snakemake looks at an input's content if not told otherwise.
 SMALL = {
     "study": "small",
-    "data": {"source": "synthetic", "synthetic": {"reviews": 160}, "max_length": 24},
+    "data": {"source": "reviews.jsonl", "max_length": 24},
     "models": {
         "bert": {
             "architecture": "bert",
-            "config": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16},
+            "config": {"hidden_size": 192, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
             "vocabulary_size": 300,
         }
     },
@@ -47,8 +51,12 @@ class Workflow:
         return self.folder / "config.json"
 
     def write_config(self, path: Path | None = None, **changes) -> None:
-        """Write the small study's config, changed."""
+        """Write the small study's config, changed, and its reviews where they are not there yet."""
         (path or self.config).write_text(json.dumps(SMALL | changes))
+        reviews = self.folder / "reviews.jsonl"
+        if not reviews.exists():
+            lines = [review._asdict() for review in synthetic_reviews(Synthetic(reviews=160).model_dump())]
+            reviews.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def command(self, *arguments, configfile: Path | None = None) -> list[str]:
         """Snakemake's command line. ``REFERENCE`` takes the Snakefile's own config."""
@@ -80,9 +88,9 @@ def workflow(root, tmp_path) -> Workflow:
     return Workflow(root, tmp_path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(root, tmp_path_factory) -> Workflow:
-    """The small study, finished: four cells, three runs."""
+    """The small study, finished: four cells, three runs. Nobody may change it."""
     done = Workflow(root, tmp_path_factory.mktemp("finished"))
     done.write_config()
     result = done.snakemake()

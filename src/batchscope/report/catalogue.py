@@ -17,7 +17,7 @@ class CataloguedFigure(NamedTuple):
 
 
 def figure_names(spec: dict[str, Any]) -> list[CataloguedFigure]:
-    """Every figure of the study of ``Study.report_spec()``, in reading order."""
+    """Every figure of the study of ``Study.figures_spec()``, in reading order."""
     models = names_in_order(spec, "model")
     return [
         *(

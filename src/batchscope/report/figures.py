@@ -49,7 +49,7 @@ SUBTITLE: dict[str, Any] = {"fontsize": 7.5, "color": MUTED, "in_layout": False}
 def draw_figures(spec: dict[str, Any], study_folder: Path) -> None:
     """Write every figure of ``catalogue.figure_names(spec)`` under ``figures/``.
 
-    ``spec`` is ``Study.report_spec()``. Raises UserError if the tables or a run's attention are missing.
+    ``spec`` is ``Study.figures_spec()``. Raises UserError if the tables or a run's attention are missing.
     """
     try:
         results = pd.read_parquet(study_folder / "tables" / "results.parquet")

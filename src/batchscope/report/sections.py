@@ -204,7 +204,7 @@ def protocol_table(spec: dict[str, Any], summary: pd.DataFrame, cost: pd.DataFra
         ["tokens", f"at most {data['max_length']}, {data['truncation'].replace('_', ' and ')} kept"],
         ["models", "; ".join(f"{name}: {_model(spec['models'][name])}" for name in names_in_order(spec, "model"))],
         ["target batch sizes", listed(f"{batch:,}" for batch in names_in_order(spec, "batch"))],
-        ["micro-batch", f"{spec['physical_batch_size']} ({spec['engine']} accumulation)"],
+        ["micro-batch", f"{listed(dict.fromkeys(cost.physical_batch_size))} ({spec['engine']} accumulation)"],
         ["LR policies", "; ".join(f"{policy}: {rate}" for policy, rate in rates.items())],
         ["schedule", f"{schedule['name']}{warmup}"],
         ["optimizer", f"{optimizer['name']}, β = {betas}, ε = {scientific(optimizer['eps'])}{decay}{clipping}"],

@@ -42,7 +42,7 @@ HISTORY = pa.schema(
 def write_tables(spec: dict[str, Any], study_folder: Path) -> None:
     """Write everything under ``tables/`` of a study.
 
-    ``spec`` is ``Study.report_spec()``. Raises UserError if a file of a run or of the data is missing.
+    ``spec`` is ``Study.tables_spec()``. Raises UserError if a file of a run or of the data is missing.
     """
     cells = spec["cells"]
     runs = {cell["run"]: study_folder / "runs" / cell["run"] for cell in cells}

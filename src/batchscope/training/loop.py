@@ -34,7 +34,7 @@ from batchscope.training.device import (
 )
 from batchscope.training.dropout import use_cpu_dropout
 from batchscope.training.ledger import Ledger, Record, checkpoint_name
-from batchscope.training.manifest import provenance
+from batchscope.training.manifest import run_fingerprint, run_manifest
 from batchscope.training.memory import halved
 from batchscope.training.microbatch import DeviceTokens, MicroBatch, WindowSums
 from batchscope.training.noise import WindowNorms, noise_columns, noise_gauge
@@ -104,7 +104,7 @@ def train(
     optimizer = _optimizer(spec, model)
     guard = Guard(optimizer, device)
     gauge = noise_gauge(model, spec.noise_scale)
-    fingerprint = spec.fingerprint(code, tokens_folder)
+    fingerprint = run_fingerprint(spec, code, tokens_folder)
     workspace = Workspace(state_folder / fingerprint, writes=ranks.first)
     ledger = _resume(ranks.same(workspace.load()), model, optimizer)
     started -= ledger.seconds
@@ -261,9 +261,7 @@ def train(
         run_folder,
         best=checkpoint_name(ledger.best),
         facts=facts,
-        manifest={"spec": spec.to_dict(), "code": code, "fingerprint": fingerprint}
-        | {key: facts[key] for key in ("device", "precision", "determinism", "physical_batch_size", "ranks")}
-        | provenance(tokens_folder),
+        manifest=run_manifest(spec, code, fingerprint, facts, device.type, tokens_folder),
     )
 
 

@@ -1,10 +1,8 @@
 """Everything the result of one training depends on, besides its tokens."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from batchscope.fingerprint import canonical_json, digest, file_hash
 from batchscope.training.windows import Tail
 
 
@@ -37,7 +35,3 @@ class TrainSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for canonical JSON, without the fields that are unset; the constructor takes them back."""
         return {name: value for name, value in asdict(self).items() if value is not None}
-
-    def fingerprint(self, code: str, tokens_folder: Path) -> str:
-        """The name of the training's state: of this spec, the code's hash and the tokens it trains on."""
-        return digest(canonical_json(self.to_dict()) + code + file_hash(tokens_folder / "train.arrow"))

@@ -71,7 +71,8 @@ class Workspace:
                 path.unlink()
 
     def publish(self, run_folder: Path, best: str, facts: dict[str, Any], manifest: dict[str, Any]) -> None:
-        """Give the run's folder its checkpoints, ``best`` under two names, its history, facts and manifest.
+        """Give the run's folder its checkpoints, ``best`` under two names, its history, facts and manifest,
+        which names the hash of each.
 
         All is copied before the workspace is deleted: a process that dies in between leaves a state from which the
         next one gets here again.
@@ -86,7 +87,9 @@ class Workspace:
         _copy(self.checkpoints / best, target / "best.safetensors")
         _copy(self.history_file, run_folder / "history.jsonl")
         write_json(run_folder / "train.json", facts)
-        write_json(run_folder / "manifest.json", manifest)
+        files = ["history.jsonl", "train.json", *(f"checkpoints/{path.name}" for path in target.glob("*.safetensors"))]
+        hashes = {name: file_hash(run_folder / name) for name in sorted(files)}
+        write_json(run_folder / "manifest.json", manifest | {"files": hashes})
         shutil.rmtree(self.folder)
 
     def _states(self) -> list[Path]:

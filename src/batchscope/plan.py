@@ -1,0 +1,288 @@
+"""What the workflow would run now, and why: `batchscope plan`.
+
+Which jobs run is Snakemake's answer, asked in a dry run with a logger of its own (``workflow/logger``). Why is the
+difference between the spec and the code that each job would be given and those in the record of its files.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from batchscope.errors import UserError
+from batchscope.files import read_json
+from batchscope.fingerprint import PACKAGE, describe_code
+from batchscope.stages import FOLDER, STAGES, read_record
+
+REPOSITORY = PACKAGE.parents[1]
+MISSING, UPDATED, UPSTREAM = "Missing output files", "Updated input files", "Input files updated by another job"
+
+
+@dataclass
+class PlannedJob:
+    """A job that Snakemake would run."""
+
+    rule: str
+    wildcards: dict[str, str]
+    name: str
+    """Verb and subject: ``train/bert/bs64/constant/seed1``."""
+    causes: list[dict[str, Any]] = field(default_factory=list)
+    """Why it runs: ``kind`` and what belongs to it; ``in_words`` says it in a line."""
+    reuses: str | None = None
+    """Folder of finished work with the same fingerprint, whose files this job will take."""
+    seconds: float | None = None
+    """Predicted duration; None where there is no earlier measurement."""
+    command: dict[str, str] = field(default_factory=dict)
+    """Options of the verb as Snakemake would give them."""
+    output: list[str] = field(default_factory=list)
+
+
+def planned_jobs(configfiles: Sequence[Path], snakemake_arguments: Sequence[str] = ()) -> list[PlannedJob]:
+    """Every job that Snakemake would run in this folder with these configs, and why. Raises UserError if it refuses."""
+    events = dry_run(configfiles, snakemake_arguments)
+    makers = {path: _name(event) for event in events for path in _paths(event["output"])}
+    return [_planned(event, makers) for event in events if event["log"]]
+
+
+def dry_run(configfiles: Sequence[Path], snakemake_arguments: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The jobs of `snakemake --dry-run` as its log events tell them."""
+    if not (REPOSITORY / "Snakefile").is_file():
+        raise UserError(f"plan needs the repository: there is no Snakefile in {REPOSITORY}")
+    with tempfile.TemporaryDirectory() as folder:
+        lines = Path(folder) / "jobs.jsonl"
+        lines.touch()
+        command = [sys.executable, "-m", "snakemake", "--snakefile", REPOSITORY / "Snakefile", "--dry-run"]
+        command += ["--logger", "jobs", "--nocolor"]
+        command += ["--configfile", *configfiles] if configfiles else []
+        path = os.pathsep.join(filter(None, [str(REPOSITORY / "workflow/logger"), os.environ.get("PYTHONPATH")]))
+        done = subprocess.run(
+            [str(part) for part in [*command, *snakemake_arguments]],
+            env=os.environ | {"BATCHSCOPE_JOBS": str(lines), "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise UserError(f"snakemake refuses:\n{done.stdout.strip()}")
+        return [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+
+
+def _planned(event: dict[str, Any], makers: dict[str, str]) -> PlannedJob:
+    job = PlannedJob(event["rule_name"], event["wildcards"], _name(event))
+    job.command, job.output = _options(event["shellcmd"] or ""), _paths(event["output"])
+    record = read_record(Path(job.command["record"])) if "record" in job.command else None
+    reasons = _reasons(event["reason"])
+    if MISSING in reasons:
+        job.causes.append({"kind": "missing", "files": reasons[MISSING]} if record else {"kind": "new"})
+    if record:
+        spec = json.loads(job.command.get("spec", "{}"))
+        job.causes += differences(record["spec"], spec)
+        if record["code"] != job.command.get("code"):
+            job.causes += list(changed_code(job, record["code"]))
+    if UPDATED in reasons:
+        job.causes.append({"kind": "input", "files": reasons[UPDATED]})
+    above = sorted({makers[path] for path in reasons.get(UPSTREAM, []) if path in makers})
+    if above:
+        job.causes.append({"kind": "upstream", "jobs": above})
+    return job if job.causes else _otherwise(job, event["reason"])
+
+
+def _otherwise(job: PlannedJob, reason: str) -> PlannedJob:
+    """Snakemake's own words, where it knows a reason that the records do not."""
+    job.causes.append({"kind": "snakemake", "reason": reason.partition(":")[0]})
+    return job
+
+
+def _name(event: dict[str, Any]) -> str:
+    """``verb/subject``, from where the job's log stands."""
+    if not event["log"]:
+        return str(event["rule_name"])
+    path = event["log"][0].removesuffix(".log")
+    return str(path.split("/logs/", 1)[-1])
+
+
+def _paths(formatted: Sequence[str]) -> list[str]:
+    """Paths without the flags that Snakemake shows behind them, as in ``train.json (update)``."""
+    return [re.sub(r" \([a-z_, ]+\)$", "", path) for path in formatted]
+
+
+def _options(command: str) -> dict[str, str]:
+    """``--name value`` of a rule's shell command."""
+    words = shlex.split(command)
+    return {word[2:]: value for word, value in pairwise(words) if word.startswith("--")}
+
+
+def _reasons(text: str) -> dict[str, list[str]]:
+    """Snakemake's reasons → the files of each."""
+    found = {}
+    for part in text.split("; "):
+        name, _, files = part.partition(": ")
+        found[name] = _paths(files.split(", ")) if files else []
+    return found
+
+
+# -------------------------------------------------------------------------------------------------- differences
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[dict[str, Any]]:
+    """What differs between two specs: ``field`` (dotted path), ``old`` and ``new``; None stands for unset.
+
+    A list of mappings, such as the cells of a grid, differs by how many entries came and went.
+    """
+    if old == new:
+        return []
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            difference
+            for key in sorted(old.keys() | new.keys())
+            for difference in differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    if isinstance(old, list) and isinstance(new, list) and any(isinstance(item, dict) for item in [*old, *new]):
+        before, after = (Counter(json.dumps(item, sort_keys=True) for item in items) for items in (old, new))
+        added, removed = (after - before).total(), (before - after).total()
+        return [{"kind": "spec", "field": path, "added": added, "removed": removed}]
+    return [{"kind": "spec", "field": path, "old": old, "new": new}]
+
+
+def changed_code(job: PlannedJob, old_hash: str) -> Iterator[dict[str, Any]]:
+    """The definitions, templates and libraries that differ between the code of a job's files and the code here."""
+    verb = job.name.partition("/")[0]
+    record = Path(job.command["record"])
+    folder = next(parent for parent in record.parents if parent.name == FOLDER)
+    try:
+        old = read_json(folder / "code" / f"{old_hash}.json")
+    except (OSError, ValueError):
+        yield {"kind": "code", "module": STAGES[verb].module, "name": None, "change": "changed"}
+        return
+    new = describe_code(STAGES[verb].module)
+    for module in sorted(old["modules"].keys() | new["modules"].keys()):
+        before, after = old["modules"].get(module, {}), new["modules"].get(module, {})
+        for name, change in _changes(before, after):
+            yield {"kind": "code", "module": module, "name": name, "change": change}
+    for name, change in _changes(old["templates"], new["templates"]):
+        yield {"kind": "code", "module": f"templates/{name}", "name": None, "change": change}
+    for name, _ in _changes(old["libraries"], new["libraries"]):
+        yield {"kind": "library", "field": name, "old": old["libraries"].get(name), "new": new["libraries"].get(name)}
+
+
+def _changes(before: dict[str, str], after: dict[str, str]) -> Iterator[tuple[str, str]]:
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            yield name, "changed" if name in before and name in after else "added" if name in after else "removed"
+
+
+# --------------------------------------------------------------------------------------------------- presentation
+
+
+def in_words(cause: dict[str, Any]) -> str:
+    """A cause in one line."""
+    match cause["kind"]:
+        case "new":
+            return "new"
+        case "missing":
+            return f"missing: {_files(cause['files'])}"
+        case "input":
+            return f"changed input: {_files(cause['files'])}"
+        case "upstream":
+            verbs = dict.fromkeys(job.partition("/")[0] for job in cause["jobs"])
+            return f"after {', '.join(verbs)}"
+        case "spec" if "added" in cause:
+            return f"{cause['field']}: {cause['added']} added, {cause['removed']} removed"
+        case "spec" | "library":
+            return f"{cause['field']}: {_value(cause['old'])} → {_value(cause['new'])}"
+        case "code":
+            where = cause["module"].removeprefix("batchscope.")
+            return f"code {cause['change']}: {where}{'.' + cause['name'] if cause['name'] else ''}"
+    return str(cause["reason"])
+
+
+def _files(paths: list[str]) -> str:
+    """The files without the folder of the study."""
+    names = sorted(path.split("/", 2)[-1] for path in paths)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "unset"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:37]}…"
+
+
+def as_json(jobs: list[PlannedJob]) -> str:
+    """The plan for machines: ``jobs`` with the fields of PlannedJob, ``seconds`` in all, ``unmeasured`` jobs."""
+    told = [{key: value for key, value in asdict(job).items() if key not in ("command", "output")} for job in jobs]
+    seconds, unknown = total_seconds(jobs)
+    return json.dumps({"jobs": told, "seconds": seconds, "unmeasured": unknown}, indent=2, ensure_ascii=False)
+
+
+def total_seconds(jobs: list[PlannedJob]) -> tuple[float, int]:
+    """Sum of what is predicted, and for how many jobs nothing is."""
+    known = [job.seconds for job in jobs if job.seconds is not None]
+    return sum(known), len(jobs) - len(known)
+
+
+def as_table(jobs: list[PlannedJob]) -> str:
+    """The plan for a terminal: a line per stage, then the jobs of the stage by cause."""
+    if not jobs:
+        return "Nothing to run: everything is up to date."
+    lines = [f"{'stage':<12}{'jobs':>6}{'reused':>8}{'predicted':>13}"]
+    for verb in sorted({job.name.partition("/")[0] for job in jobs}, key=_order):
+        stage = [job for job in jobs if job.name.partition("/")[0] == verb]
+        reused = sum(job.reuses is not None for job in stage)
+        lines.append(f"{verb:<12}{len(stage):>6}{reused or '':>8}{_predicted(stage):>13}")
+        groups: dict[str, list[PlannedJob]] = {}
+        for job in stage:
+            words = [in_words(cause) for cause in job.causes[:6]]
+            words += [f"{len(job.causes) - 6} more differences"] if len(job.causes) > 6 else []
+            words += [f"taken from {job.reuses}"] if job.reuses else []
+            groups.setdefault("; ".join(words), []).append(job)
+        lines += [f"    {words}{_subjects(group)}" for words, group in groups.items()]
+    seconds, unknown = total_seconds(jobs)
+    lines.append(f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}; {_summary(seconds, unknown, len(jobs))}")
+    return "\n".join(lines)
+
+
+def _order(verb: str) -> int:
+    return list(STAGES).index(verb) if verb in STAGES else len(STAGES)
+
+
+def _subjects(group: list[PlannedJob]) -> str:
+    names = sorted(job.name.partition("/")[2] for job in group)
+    if not names[0]:
+        return ""
+    return f"  [{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}]"
+
+
+def _predicted(jobs: list[PlannedJob]) -> str:
+    seconds, unknown = total_seconds(jobs)
+    if unknown == len(jobs):
+        return "unknown"
+    return f"{'> ' if unknown else ''}{duration(seconds)}"
+
+
+def _summary(seconds: float, unknown: int, jobs: int) -> str:
+    if unknown == jobs:
+        return "no earlier job of these stages was measured, so nothing is predicted."
+    rest = f"; of {unknown} of them there is no earlier measurement" if unknown else ""
+    return f"{duration(seconds)} of work predicted from earlier jobs, one after the other{rest}."
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 min 20 s``, ``5 h 12 min``."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,34 @@
+"""A Snakemake logger that writes every job of a (dry) run as one line of JSON to the file ``BATCHSCOPE_JOBS``.
+
+`batchscope plan` runs Snakemake with it: what Snakemake would do is told by Snakemake, in its own log events.
+"""
+
+import json
+import os
+from logging import LogRecord
+from pathlib import Path
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+FIELDS = ("rule_name", "wildcards", "input", "output", "log", "reason", "shellcmd")
+
+
+class LogHandler(LogHandlerBase):
+    """One line per job, whatever ``quiet`` hides from the terminal."""
+
+    writes_to_stream = False
+    writes_to_file = False
+    has_filter = True
+    has_formatter = True
+    needs_rulegraph = False
+
+    def __post_init__(self) -> None:
+        self.lines = Path(os.environ["BATCHSCOPE_JOBS"])
+
+    def emit(self, record: LogRecord) -> None:
+        """Write the job of a JOB_INFO event."""
+        if getattr(record, "event", None) == LogEvent.JOB_INFO:
+            job = {field: getattr(record, field) for field in FIELDS}
+            with self.lines.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(job | {"wildcards": dict(job["wildcards"] or {})}) + "\n")
