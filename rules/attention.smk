@@ -24,14 +24,15 @@ rule attention:
     params:
         tokens=subpath(input.tokenizer, parent=True),
         run=subpath(output.measures, ancestor=2),
+        state=f"{STUDY_FOLDER}/state",
         spec=canonical_json(STUDY.attention_spec()),
         code=code_hash("batchscope.insight.attention"),
         device=lambda wildcards, threads: STUDY.device,
     message:
         "attend {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
-        "python -m batchscope attention --spec {params.spec:q} --tokens {params.tokens:q}"
-        " --reviews {input.reviews:q} --run {params.run:q} --device {params.device} --threads {threads} > {log:q} 2>&1"
+        "python -m batchscope attention --spec {params.spec:q} --code {params.code} --tokens {params.tokens:q}"
+        " --reviews {input.reviews:q} --run {params.run:q} --state {params.state:q} --device {params.device} --threads {threads} > {log:q} 2>&1"
 
 
 rule maps:

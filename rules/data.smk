@@ -72,7 +72,7 @@ rule tokenize:
     params:
         tokens=subpath(output.train, parent=True),
         spec=lambda wildcards: canonical_json(TOKENS_SPECS[wildcards.model]),
-        code=code_hash("batchscope.data.tokens"),
+        code=code_hash("batchscope.data.tokenize"),
     message:
         "tokenize for {wildcards.model}"
     shell:
@@ -128,6 +128,7 @@ rule reviews:
         f"{STUDY_FOLDER}/logs/reviews.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/reviews.tsv"
+    priority: 10
     conda:
         "../envs/data.yaml"
     threads: 1

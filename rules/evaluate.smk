@@ -24,11 +24,12 @@ rule evaluate:
     params:
         tokens=subpath(input.test, parent=True),
         run=subpath(output.metrics, parent=True),
+        state=f"{STUDY_FOLDER}/state",
         spec=canonical_json(STUDY.evaluation_spec()),
-        code=code_hash("batchscope.evaluation.predict"),
+        code=code_hash("batchscope.evaluation.evaluate"),
         device=lambda wildcards, threads: STUDY.device,
     message:
         "evaluate {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
-        "python -m batchscope evaluate --spec {params.spec:q} --tokens {params.tokens:q}"
-        " --run {params.run:q} --device {params.device} --threads {threads} > {log:q} 2>&1"
+        "python -m batchscope evaluate --spec {params.spec:q} --code {params.code} --tokens {params.tokens:q}"
+        " --run {params.run:q} --state {params.state:q} --device {params.device} --threads {threads} > {log:q} 2>&1"

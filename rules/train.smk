@@ -33,9 +33,11 @@ rule train:
         settings=lambda wildcards, threads: canonical_json(
             STUDY.settings(cell(wildcards))
         ),
+        ahead=lambda wildcards, threads: AHEAD,
     message:
         "train {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope train --spec {params.spec:q} --code {params.code} --settings {params.settings:q}"
+        " --ahead {params.ahead:q}"
         " --tokens {params.tokens:q} --run {params.run:q} --state {params.state:q}"
         " --tracking-folder {params.wandb:q} --runtime {resources.runtime} --threads {threads} > {log:q} 2>&1"
