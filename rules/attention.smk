@@ -24,6 +24,7 @@ rule attention:
     params:
         tokens=subpath(input.tokenizer, parent=True),
         run=subpath(output.measures, ancestor=2),
+        state=f"{STUDY_FOLDER}/state",
         spec=lambda wildcards: SPECS[f"attention/{cell(wildcards).path}"],
         code=CODE["attention"],
         record=f"{RECORDS}/attention/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
@@ -32,7 +33,7 @@ rule attention:
         "attend {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope attention --spec {params.spec:q} --tokens {params.tokens:q}"
-        " --reviews {input.reviews:q} --run {params.run:q} --device {params.device} --threads {threads}"
+        " --reviews {input.reviews:q} --run {params.run:q} --state {params.state:q} --device {params.device} --threads {threads}"
         " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
 
 

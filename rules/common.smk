@@ -41,6 +41,20 @@ STUDY_FOLDER = f"results/{STUDY.study}"
 TOKENS = f"{STUDY_FOLDER}/tokens/{{model}}"
 RECORDS = f"{STUDY_FOLDER}/fingerprints"
 RUN = f"{STUDY_FOLDER}/runs/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}"
+# What a training does for its later stages while it has torch in memory. Their jobs compute what is not exactly theirs.
+AHEAD = canonical_json(
+    {
+        "evaluate": {
+            "spec": STUDY.evaluation_spec(),
+            "code": CODE["evaluate"],
+        },
+        "attention": {
+            "spec": STUDY.attention_spec(),
+            "code": CODE["attention"],
+            "reviews": f"{STUDY_FOLDER}/data/reviews.json",
+        },
+    }
+)
 GPU = 0 if STUDY.device == "cpu" else 1
 GPUS_PER_TRAINING = GPU * STUDY.gpus
 MODEL_THREADS = 1 if STUDY.device == "cpu" else 2

@@ -143,6 +143,7 @@ rule reviews:
         f"{STUDY_FOLDER}/logs/reviews.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/reviews.tsv"
+    priority: 10
     conda:
         "../envs/data.yaml"
     threads: 1

@@ -24,6 +24,7 @@ rule evaluate:
     params:
         tokens=subpath(input.test, parent=True),
         run=subpath(output.metrics, parent=True),
+        state=f"{STUDY_FOLDER}/state",
         spec=lambda wildcards: SPECS[f"evaluate/{cell(wildcards).path}"],
         code=CODE["evaluate"],
         record=f"{RECORDS}/evaluate/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
@@ -32,5 +33,5 @@ rule evaluate:
         "evaluate {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope evaluate --spec {params.spec:q} --tokens {params.tokens:q}"
-        " --run {params.run:q} --device {params.device} --threads {threads}"
+        " --run {params.run:q} --state {params.state:q} --device {params.device} --threads {threads}"
         " --code {params.code} --record {params.record:q} > {log:q} 2>&1"

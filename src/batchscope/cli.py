@@ -1,6 +1,7 @@
 """The verbs of Batchscope. Each reads files, writes files and knows nothing of the stages after it.
 
-A verb imports its stage only when it is called: ``batchscope --help`` needs no torch.
+A verb imports its stage only when it is called, so that ``batchscope --help`` needs no torch, and returns the work
+that is then to be done, so that its log can tell the work's time from that of the imports.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,61 +24,66 @@ from batchscope.training.launch import is_rank, launch
 from batchscope.training.stop import EXIT_STATUS, Stopped, deadline
 
 log = logging.getLogger("batchscope")
-STARTED = time.time()
+STARTED = time.time() - time.process_time()  # of the process: what came before this line was CPU work
 
 
-def corpus(arguments: argparse.Namespace) -> None:
+Work = Callable[[], None]
+
+
+def corpus(arguments: argparse.Namespace) -> Work:
     """Read the reviews from their source, in one table."""
     from batchscope.data.corpus import build_corpus
 
-    build_corpus(arguments.spec, arguments.output)
+    return lambda: build_corpus(arguments.spec, arguments.output)
 
 
-def split(arguments: argparse.Namespace) -> None:
+def split(arguments: argparse.Namespace) -> Work:
     """Divide the reviews into train, validation and test."""
     from batchscope.data.split import make_split
 
-    make_split(arguments.spec, arguments.corpus, arguments.output)
+    return lambda: make_split(arguments.spec, arguments.corpus, arguments.output)
 
 
-def tokenize(arguments: argparse.Namespace) -> None:
+def tokenize(arguments: argparse.Namespace) -> Work:
     """Turn the reviews into one model's tokens."""
     from batchscope.data.manifest import tokens_manifest
-    from batchscope.data.tokens import tokenize as run
+    from batchscope.data.tokenize import tokenize as run
     from batchscope.reuse import TOKENS, hashes, reuse
 
-    manifest = tokens_manifest(arguments.spec, arguments.code, arguments.corpus, arguments.split)
-    found = reuse(arguments.output, manifest["fingerprint"], arguments.results, TOKENS) if arguments.results else None
-    if found:
-        log.info(f"the same tokens stand in {found}: taken from there")
-        return
-    run(arguments.spec, arguments.corpus, arguments.split, arguments.output)
-    write_json(arguments.output / "manifest.json", manifest | {"files": hashes(arguments.output), "reused_from": None})
+    def work() -> None:
+        manifest = tokens_manifest(arguments.spec, arguments.code, arguments.corpus, arguments.split)
+        found = reuse(arguments.output, manifest["fingerprint"], arguments.results, TOKENS)
+        if found:
+            log.info(f"the same tokens stand in {found}: taken from there")
+            return
+        run(arguments.spec, arguments.corpus, arguments.split, arguments.output)
+        files = {"files": hashes(arguments.output), "reused_from": None}
+        write_json(arguments.output / "manifest.json", manifest | files)
+
+    return work
 
 
-def audit(arguments: argparse.Namespace) -> None:
+def audit(arguments: argparse.Namespace) -> Work:
     """Count what could mislead: class balance, truncation, duplicates within and across splits."""
     from batchscope.data.audit import audit as run
 
     tokens = {folder.name: folder for folder in arguments.tokens}
-    run(arguments.corpus, arguments.split, tokens, arguments.output)
+    return lambda: run(arguments.corpus, arguments.split, tokens, arguments.output)
 
 
-def reviews(arguments: argparse.Namespace) -> None:
+def reviews(arguments: argparse.Namespace) -> Work:
     """Choose the reviews whose attention is drawn, the same for every run."""
     from batchscope.data.reviews import choose_reviews
 
-    choose_reviews(arguments.spec, arguments.corpus, arguments.split, arguments.output)
+    return lambda: choose_reviews(arguments.spec, arguments.corpus, arguments.split, arguments.output)
 
 
-def train(arguments: argparse.Namespace) -> None:
+def train(arguments: argparse.Namespace) -> Work:
     """Train one run by gradient accumulation, unless a finished one with the same fingerprint is found."""
-    if not is_rank() and _found_again(arguments):
-        return
     gpus = arguments.settings.get("gpus", 1)
     if gpus > 1 and not is_rank():
-        launch(gpus, sys.argv[1:])
-        return
+        return lambda: launch(gpus, sys.argv[1:])
+    from batchscope.handover import prepare, requests_ahead
     from batchscope.tracking import Tracker
     from batchscope.training.device import use_threads
     from batchscope.training.loop import train as run
@@ -86,137 +92,151 @@ def train(arguments: argparse.Namespace) -> None:
 
     use_threads(arguments.threads)
     spec = TrainSpec(**arguments.spec)
-    if arguments.settings["tracking"]["mode"] != "online" or os.environ.get("RANK", "0") != "0":
-        arguments.settings["tracking"] = {"mode": "disabled"}
-    fingerprint = run_fingerprint(spec, arguments.code, arguments.tokens)
-    earlier = arguments.state / fingerprint / "history.jsonl"
-    with Tracker(arguments.settings, spec.to_dict(), fingerprint, arguments.tracking_folder, earlier) as tracker:
-        run(
-            spec,
-            arguments.code,
-            arguments.settings,
-            arguments.tokens,
-            arguments.run,
-            arguments.state,
-            observe=tracker.log,
-            deadline=deadline(arguments.runtime, STARTED),
-        )
+    # Several ranks would wait for one; strict kernels give other bits than those of the later stages.
+    ahead = arguments.ahead if gpus == 1 and spec.determinism is None else {}
+    limit = deadline(arguments.runtime, STARTED)
+
+    def prepare_later_stages(best: Path, last: Path) -> None:
+        checkpoints, device = {"best": best, "last": last}, arguments.settings["device"]
+        requests = requests_ahead(ahead, arguments.tokens, checkpoints, device, arguments.threads)
+        prepare(requests, arguments.run, arguments.state / "ready", limit)
+
+    def work() -> None:
+        # Offline, the `track` rule replays the history when the training is done.
+        if arguments.settings["tracking"]["mode"] != "online" or os.environ.get("RANK", "0") != "0":
+            arguments.settings["tracking"] = {"mode": "disabled"}
+        fingerprint = run_fingerprint(spec, arguments.code, arguments.tokens)
+        earlier = arguments.state / fingerprint / "history.jsonl"
+        with Tracker(arguments.settings, spec.to_dict(), fingerprint, arguments.tracking_folder, earlier) as tracker:
+            run(
+                spec,
+                arguments.code,
+                arguments.settings,
+                arguments.tokens,
+                arguments.run,
+                arguments.state,
+                observe=tracker.log,
+                deadline=limit,
+                before_publish=prepare_later_stages,
+            )
+
+    return work
 
 
-def _found_again(arguments: argparse.Namespace) -> bool:
-    from batchscope.reuse import RUNS, reuse
-    from batchscope.training.manifest import run_fingerprint
-    from batchscope.training.spec import TrainSpec
-
-    if not arguments.results:
-        return False
-    fingerprint = run_fingerprint(TrainSpec(**arguments.spec), arguments.code, arguments.tokens)
-    found = reuse(arguments.run, fingerprint, arguments.results, RUNS)
-    if found:
-        log.info(f"{found} is the same training, finished: nothing to train")
-    return found is not None
-
-
-def certify(arguments: argparse.Namespace) -> None:
+def certify(arguments: argparse.Namespace) -> Work:
     """Prove a model's accumulated gradients against the full batch, and audit the installed peers."""
     from batchscope.training.certificate import certify as run
     from batchscope.training.device import use_threads
     from batchscope.training.verdict import terminal_table
 
     use_threads(arguments.threads)
-    certificate = run(arguments.spec, arguments.settings, arguments.tokens, arguments.output)
-    print(terminal_table(certificate))
-    if not certificate["passed"]:
-        raise UserError(f"{certificate['verdict']}\nDo not trust trainings with these versions on this device.")
+
+    def work() -> None:
+        certificate = run(arguments.spec, arguments.settings, arguments.tokens, arguments.output)
+        print(terminal_table(certificate))
+        if not certificate["passed"]:
+            raise UserError(f"{certificate['verdict']}\nDo not trust trainings with these versions on this device.")
+
+    return work
 
 
-def evaluate(arguments: argparse.Namespace) -> None:
+def evaluate(arguments: argparse.Namespace) -> Work:
     """Predict validation and test with the best and the last checkpoint of a run, and measure."""
-    from batchscope.evaluation.predict import evaluate as run
+    from batchscope.evaluation.evaluate import evaluate as run
     from batchscope.training.device import use_threads
 
     use_threads(arguments.threads)
-    run(arguments.spec, arguments.tokens, arguments.run, arguments.device)
+    checkpoints = checkpoints_of(arguments.run)
+    return lambda: run(arguments.spec, arguments.tokens, checkpoints, arguments.run, arguments.device)
 
 
-def track(arguments: argparse.Namespace) -> None:
+def track(arguments: argparse.Namespace) -> Work:
     """Replay a finished run into Weights & Biases; nothing else depends on it."""
     from batchscope.tracking import track as run
 
-    run(arguments.spec, arguments.run, arguments.tracking_folder, arguments.output)
+    return lambda: run(arguments.spec, arguments.run, arguments.tracking_folder, arguments.output)
 
 
-def attention(arguments: argparse.Namespace) -> None:
+def attention(arguments: argparse.Namespace) -> Work:
     """Compute the attention of a run's best checkpoint on the chosen reviews."""
     from batchscope.insight.attention import attend
     from batchscope.training.device import use_threads
 
     use_threads(arguments.threads)
-    attend(arguments.spec, arguments.tokens, arguments.reviews, arguments.run, arguments.device)
+    best = checkpoints_of(arguments.run)["best"]
+    return lambda: attend(arguments.spec, arguments.tokens, arguments.reviews, best, arguments.run, arguments.device)
 
 
-def maps(arguments: argparse.Namespace) -> None:
+def maps(arguments: argparse.Namespace) -> Work:
     """Draw a run's attention maps."""
     from batchscope.report.maps import draw_maps
 
-    draw_maps(arguments.run, arguments.spec["names"])
+    return lambda: draw_maps(arguments.run, arguments.spec["names"])
 
 
-def tables(arguments: argparse.Namespace) -> None:
+def tables(arguments: argparse.Namespace) -> Work:
     """Compile the tables of a study."""
     from batchscope.report.tables import write_tables
 
-    write_tables(arguments.spec, arguments.study)
+    return lambda: write_tables(arguments.spec, arguments.study)
 
 
-def figures(arguments: argparse.Namespace) -> None:
+def figures(arguments: argparse.Namespace) -> Work:
     """Draw the figures of a study."""
     from batchscope.report.figures import draw_figures
 
-    draw_figures(arguments.spec, arguments.study)
+    return lambda: draw_figures(arguments.spec, arguments.study)
 
 
-def report(arguments: argparse.Namespace) -> None:
+def report(arguments: argparse.Namespace) -> Work:
     """Write the report of a study."""
     from batchscope.report.page import write_report
 
-    write_report(arguments.spec, arguments.study)
+    return lambda: write_report(arguments.spec, arguments.study)
 
 
-def fetch(arguments: argparse.Namespace) -> None:
+def fetch(arguments: argparse.Namespace) -> Work:
     """Download a study's models and data into a cache, for jobs on nodes without a network."""
     from batchscope.fetch import fetch as run
 
-    run(arguments.configfile, arguments.cache)
+    return lambda: run(arguments.configfile, arguments.cache)
 
 
-def plan(arguments: argparse.Namespace) -> None:
+def plan(arguments: argparse.Namespace) -> Work:
     """Show what the workflow would run now and why, what it finds finished, and how long it will take."""
     from batchscope.forecast import forecast
     from batchscope.plan import as_json, as_table, planned_jobs
 
-    jobs = planned_jobs(arguments.configfile, arguments.SNAKEMAKE)
-    forecast(jobs)
-    print(as_json(jobs) if arguments.json else as_table(jobs))
+    def work() -> None:
+        jobs = planned_jobs(arguments.configfile, arguments.SNAKEMAKE)
+        forecast(jobs)
+        print(as_json(jobs) if arguments.json else as_table(jobs))
+
+    return work
 
 
-def verify(arguments: argparse.Namespace) -> None:
+def verify(arguments: argparse.Namespace) -> Work:
     """Compute a run's metrics again from its checkpoints, and compare them and every hash with what is recorded."""
     from batchscope.evaluation.verify import runs_of, table, verify_run
     from batchscope.training.device import use_threads
 
     use_threads(arguments.threads)
-    folder = arguments.FOLDER
-    results = {run: verify_run(run, arguments.device) for run in (runs_of(folder) if arguments.all else [folder])}
-    print(table(results))
-    wrong = [run for run, checks in results.items() if not all(check.passed for check in checks)]
-    if wrong:
-        raise UserError(f"{len(wrong)} of {len(results)} runs are not what they say: {', '.join(map(str, wrong))}")
+
+    def work() -> None:
+        folder = arguments.FOLDER
+        results = {run: verify_run(run, arguments.device) for run in (runs_of(folder) if arguments.all else [folder])}
+        print(table(results))
+        wrong = [run for run, checks in results.items() if not all(check.passed for check in checks)]
+        if wrong:
+            raise UserError(f"{len(wrong)} of {len(results)} runs are not what they say: {', '.join(map(str, wrong))}")
+
+    return work
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "spec": {"type": json.loads, "metavar": "JSON", "help": "all that the result depends on besides the inputs"},
     "settings": {"type": json.loads, "default": "{}", "metavar": "JSON", "help": "what the result does not depend on"},
+    "ahead": {"type": json.loads, "default": {}, "metavar": "JSON", "help": "later stages to do in the same process"},
     "code": {"default": "", "metavar": "HASH", "help": "hash of the stage's code, as the Snakefile saw it"},
     "corpus": {"type": Path, "metavar": "PARQUET", "help": "corpus.parquet"},
     "split": {"type": Path, "metavar": "PARQUET", "help": "split.parquet"},
@@ -226,7 +246,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "state": {"type": Path, "metavar": "FOLDER", "help": "folder for the states of unfinished runs"},
     "tracking-folder": {"type": Path, "metavar": "FOLDER", "help": "folder for the tracker's files"},
     "study": {"type": Path, "metavar": "FOLDER", "help": "folder of the study"},
-    "results": {"type": Path, "default": None, "metavar": "FOLDER", "help": "where to look for the same, finished"},
+    "results": {"type": Path, "metavar": "FOLDER", "help": "where to look for the same, finished"},
     "output": {"type": Path, "metavar": "PATH", "help": "file or folder to write"},
     "device": {"default": "auto", "choices": ["auto", "cpu", "cuda", "mps"], "help": "where the model runs"},
     "runtime": {"type": float, "required": False, "metavar": "MINUTES", "help": "wall-time limit of the job"},
@@ -249,6 +269,7 @@ VERBS = {
     train: [
         "spec",
         "settings",
+        "ahead",
         "tokens",
         "run",
         "state",
@@ -260,9 +281,9 @@ VERBS = {
         "record",
     ],
     certify: ["spec", "settings", "tokens", "output", "threads", "code", "record"],
-    evaluate: ["spec", "tokens", "run", "device", "threads", "code", "record"],
+    evaluate: ["spec", "tokens", "run", "state", "device", "threads", "code", "record"],
     track: ["spec", "run", "tracking-folder", "output", "code", "record"],
-    attention: ["spec", "tokens", "reviews", "run", "device", "threads", "code", "record"],
+    attention: ["spec", "tokens", "reviews", "run", "state", "device", "threads", "code", "record"],
     maps: ["spec", "run", "code", "record"],
     tables: ["spec", "study", "code", "record"],
     figures: ["spec", "study", "code", "record"],
@@ -326,6 +347,56 @@ def record_of(arguments: argparse.Namespace) -> Iterator[None]:
     write_record(record, verb, getattr(arguments, "spec", {}), arguments.code)
 
 
+def checkpoints_of(run: Path) -> dict[str, Path]:
+    """The checkpoints of a finished run that later stages read."""
+    return {name: run / "checkpoints" / f"{name}.safetensors" for name in ("best", "last")}
+
+
+def found_finished(arguments: argparse.Namespace) -> bool:
+    """Whether this verb's result was there already, and is now in its place: without torch or a device.
+
+    A run may be finished elsewhere; its training may have done later stages ahead.
+    """
+    if arguments.run_verb is train and not is_rank():
+        from batchscope.reuse import RUNS, reuse
+        from batchscope.training.manifest import run_fingerprint
+        from batchscope.training.spec import TrainSpec
+
+        fingerprint = run_fingerprint(TrainSpec(**arguments.spec), arguments.code, arguments.tokens)
+        found = reuse(arguments.run, fingerprint, arguments.results, RUNS)
+        if found:
+            log.info(f"{found} is the same training, finished: nothing to train")
+        return found is not None
+    if arguments.run_verb in (evaluate, attention):
+        from batchscope.handover import Request, collect
+
+        request = Request(
+            stage=arguments.run_verb.__name__,
+            spec=arguments.spec,
+            code=arguments.code,
+            tokens=arguments.tokens,
+            checkpoints=checkpoints_of(arguments.run),
+            device=arguments.device,
+            threads=arguments.threads,
+            reviews=getattr(arguments, "reviews", None),
+        )
+        return collect(request, arguments.run, arguments.state / "ready")
+    return False
+
+
+def run_verb(arguments: argparse.Namespace) -> None:
+    """Do a verb's work; log its seconds, and those from the start of the process to the start of the work."""
+    began = time.time()
+    with record_of(arguments):
+        if not found_finished(arguments):
+            with devices_for(arguments):
+                work = arguments.run_verb(arguments)
+                began = time.time()
+                work()
+    seconds, start_up = time.time() - began, began - STARTED
+    log.info(f"batchscope {arguments.run_verb.__name__}: done in {seconds:.2f} s (start-up {start_up:.2f} s)")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run a verb. A mistake of the user's ends with one message and exit status 1."""
     arguments = parser().parse_args(argv)
@@ -337,8 +408,7 @@ def main(argv: list[str] | None = None) -> None:
     if getattr(arguments, "settings", None) and arguments.spec:
         with_places(arguments.spec, arguments.settings)
     try:
-        with devices_for(arguments), record_of(arguments):
-            arguments.run_verb(arguments)
+        run_verb(arguments)
     except UserError as error:
         sys.exit(f"batchscope {verb}: {error}")
     except Stopped as reason:

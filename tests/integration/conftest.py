@@ -8,7 +8,7 @@ import torch
 
 from batchscope.data.corpus import build_corpus
 from batchscope.data.split import make_split
-from batchscope.data.tokens import tokenize
+from batchscope.data.tokenize import tokenize
 from batchscope.study import Study
 from batchscope.training.spec import TrainSpec
 

@@ -8,7 +8,7 @@ import torch
 from batchscope.cli import main
 from batchscope.data.corpus import build_corpus
 from batchscope.data.split import make_split
-from batchscope.data.tokens import tokenize
+from batchscope.data.tokenize import tokenize
 from batchscope.errors import UserError
 from batchscope.files import read_json
 from batchscope.study import Study

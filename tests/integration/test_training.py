@@ -12,8 +12,9 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from batchscope.data.tokens import load_tokens
 from batchscope.errors import UserError
-from batchscope.evaluation.metrics import log_softmax
-from batchscope.evaluation.predict import evaluate, predict
+from batchscope.evaluation.counts import log_softmax
+from batchscope.evaluation.evaluate import evaluate
+from batchscope.evaluation.predict import predict
 from batchscope.files import read_json
 from batchscope.fingerprint import file_hash
 from batchscope.insight.attention import attention_maps, layer_windows, map_measures
@@ -42,7 +43,8 @@ def history(run):
 def trained(request, small_study, tmp_path_factory):
     """A finished and evaluated run of each architecture; all its checkpoints kept."""
     run = run_training(small_study, tmp_path_factory.mktemp(request.param), request.param, keep="all")
-    evaluate({"precision": "float32"}, small_study.tokens(request.param), run, "cpu")
+    checkpoints = {name: run / "checkpoints" / f"{name}.safetensors" for name in ("best", "last")}
+    evaluate({"precision": "float32"}, small_study.tokens(request.param), checkpoints, run, "cpu")
     return request.param, run
 
 

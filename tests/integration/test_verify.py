@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchscope.cli import main
-from batchscope.evaluation.predict import evaluate
+from batchscope.evaluation.evaluate import CHECKPOINTS, evaluate
 from batchscope.evaluation.verify import verify_run
 from batchscope.files import read_json, write_json
 from batchscope.training.loop import train
@@ -25,7 +25,8 @@ def original(small_study, tmp_path_factory):
     settings = {"physical_batch_size": 6, "device": "cpu"}
     spec = small_study.spec("bert", budget={"epochs": 1})
     train(spec, "", settings, folder / "tokens/bert", folder / RUN, folder / "state")
-    evaluate({"precision": "float32"}, folder / "tokens/bert", folder / RUN, "cpu")
+    checkpoints = {name: folder / RUN / f"checkpoints/{name}.safetensors" for name in CHECKPOINTS}
+    evaluate({"precision": "float32"}, folder / "tokens/bert", checkpoints, folder / RUN, "cpu")
     return folder
 
 

@@ -86,7 +86,7 @@ AUDIT: dict[str, Any] = {
         model: {
             "max_length": 96,
             "vocabulary_size": 1000,
-            "splits": {name: {"full_length": _lengths(150)} | _TRUNCATION for name in _SPLITS},
+            "splits": {name: {"length": _lengths(120)} | _TRUNCATION for name in _SPLITS},
         }
         for model in ("modernbert", "bert")
     },

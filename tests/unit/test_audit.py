@@ -13,7 +13,7 @@ from batchscope.data.audit import audit
 from batchscope.data.corpus import build_corpus
 from batchscope.data.records import SPLITS, Corpus, read_corpus, read_split, write_corpus, write_split
 from batchscope.data.split import make_split
-from batchscope.data.tokens import tokenize
+from batchscope.data.tokenize import tokenize
 
 
 def reference_redundant(texts: list[str]) -> int:
@@ -83,7 +83,7 @@ def test_truncation_and_padding_are_counted_in_tokens(folder: Path) -> None:
     audit(corpus, split, {"tiny": folder / "tiny"}, folder / "audit.json")
     part = json.loads((folder / "audit.json").read_text())["tokens"]["tiny"]["splits"]["train"]
     words = [len(read_corpus(corpus).texts[n].split()) for n in read_split(split)["train"]]
-    assert part["full_length"]["maximum"] == max(words) + 2
+    assert part["length"]["maximum"] == min(max(words) + 2, 4)
     assert part["truncated"] == sum(count + 2 > 4 for count in words)
     assert part["padding"] == sum(max(0, 4 - count - 2) for count in words)
     assert part["padding_share"] == part["padding"] / (120 * 4)

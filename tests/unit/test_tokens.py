@@ -10,10 +10,12 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
 
+from batchscope.data.encode import encode, shortened
 from batchscope.data.records import SPLITS, Corpus, write_corpus, write_split
 from batchscope.data.synthetic import synthetic_reviews
+from batchscope.data.tokenize import tokenize
 from batchscope.data.tokenizer import save_tokenizer, trained_tokenizer
-from batchscope.data.tokens import Tokens, encode, load_tokens, tokenize, truncated, write_tokens
+from batchscope.data.tokens import Tokens, load_tokens, write_tokens
 from batchscope.errors import UserError
 
 TEXTS = [review.text for review in synthetic_reviews({"reviews": 60, "seed": 5, "label_noise": 0.0})]
@@ -50,11 +52,11 @@ def checkpoint(folder: Path, tokenizer: PreTrainedTokenizerFast, **config: objec
 
 @pytest.mark.parametrize("max_length", [8, 32, 400])
 def test_head_is_what_the_tokenizer_itself_truncates(tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
-    ids, length, full_length = encode(tokenizer, TEXTS, max_length, "head")
+    encoded = encode(tokenizer, TEXTS, max_length, "head")
     theirs = tokenizer(TEXTS, truncation=True, padding="max_length", max_length=max_length)
-    assert ids.tolist() == theirs["input_ids"]
-    assert length.tolist() == [sum(mask) for mask in theirs["attention_mask"]]
-    assert full_length.tolist() == [len(each) for each in tokenizer(TEXTS)["input_ids"]]
+    assert encoded.input_ids.tolist() == theirs["input_ids"]
+    assert encoded.length.tolist() == [sum(mask) for mask in theirs["attention_mask"]]
+    assert encoded.truncated.tolist() == [len(each) > max_length for each in tokenizer(TEXTS)["input_ids"]]
 
 
 def reference_ids(tokenizer: PreTrainedTokenizerFast, text: str, max_length: int, truncation: str) -> list[int]:
@@ -71,17 +73,17 @@ def reference_ids(tokenizer: PreTrainedTokenizerFast, text: str, max_length: int
 
 @pytest.mark.parametrize("truncation", ["head", "tail", "head_tail"])
 def test_special_tokens_stand_around_what_is_kept(tokenizer: PreTrainedTokenizerFast, truncation: str) -> None:
-    ids, _, _ = encode(tokenizer, TEXTS, 30, truncation)
-    assert ids.tolist() == [reference_ids(tokenizer, text, 30, truncation) for text in TEXTS]
+    encoded = encode(tokenizer, TEXTS, 30, truncation)
+    assert encoded.input_ids.tolist() == [reference_ids(tokenizer, text, 30, truncation) for text in TEXTS]
 
 
 def test_truncation_keeps_the_right_ends() -> None:
     content = list(range(100))
-    assert truncated(content, 8, "head") == content[:8]
-    assert truncated(content, 8, "tail") == content[92:]
-    assert truncated(content, 8, "head_tail") == [0, 1, *range(94, 100)]
+    assert shortened(content, 8, "head") == content[:8]
+    assert shortened(content, 8, "tail") == content[92:]
+    assert shortened(content, 8, "head_tail") == [0, 1, *range(94, 100)]
     for truncation in ("head", "tail", "head_tail"):
-        assert truncated(content[:8], 8, truncation) == content[:8]
+        assert shortened(content[:8], 8, truncation) == content[:8]
 
 
 def test_a_trained_tokenizer_comes_back_from_its_folder(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ def test_files_follow_the_split_and_are_mapped(data: tuple[Path, Path], tmp_path
         assert tokens.label.tolist() == (ids % 2).tolist()
         assert tokens.input_ids.dtype == np.uint16
         assert not tokens.input_ids.flags.owndata
-        assert tokens.input_ids.tolist() == encode(tokenizer, [TEXTS[n] for n in ids], 32, "head")[0].tolist()
+        assert tokens.input_ids.tolist() == encode(tokenizer, [TEXTS[n] for n in ids], 32, "head").input_ids.tolist()
         assert (tokens.classes, tokens.pad_token_id) == (["neg", "pos"], tokenizer.pad_token_id)
         assert tokens.vocabulary_size == len(tokenizer)
         assert [row[length:].tolist() for row, length in zip(tokens.input_ids, tokens.length, strict=True)] == [
@@ -146,7 +148,7 @@ def test_files_follow_the_split_and_are_mapped(data: tuple[Path, Path], tmp_path
 def test_large_vocabularies_are_written_as_int32(tmp_path: Path) -> None:
     ids = np.array([[70_000, 1], [2, 0]], dtype=np.int32)
     one = np.ones(2, dtype=np.int32)
-    write_tokens(Tokens(np.arange(2), np.arange(2), ids, one, one, ["a", "b"], 0, 70_001), tmp_path / "a.arrow")
+    write_tokens(Tokens(np.arange(2), np.arange(2), ids, one, one > 0, ["a", "b"], 0, 70_001), tmp_path / "a.arrow")
     assert load_tokens(tmp_path / "a.arrow").input_ids.tolist() == ids.tolist()
 
 
@@ -172,7 +174,10 @@ def test_a_checkpoint_folder_keeps_its_tokenizer(
     folder = checkpoint(tmp_path / "model", tokenizer)
     tokenize(spec(checkpoint=str(folder), content="…"), *data, tmp_path / "tokens")
     tokens = load_tokens(tmp_path / "tokens" / "test.arrow")
-    assert tokens.input_ids.tolist() == encode(tokenizer, [TEXTS[n] for n in tokens.example_id], 32, "head")[0].tolist()
+    assert (
+        tokens.input_ids.tolist()
+        == encode(tokenizer, [TEXTS[n] for n in tokens.example_id], 32, "head").input_ids.tolist()
+    )
 
 
 @pytest.mark.parametrize("limit", ["tokenizer", "model"])

@@ -5,9 +5,10 @@ Keys::
     reviews, classes        number of reviews in the corpus; class names in label order
     splits.{split}          reviews; per_class {class: reviews}; words {minimum, median, mean, maximum} per review,
                             words being what white space separates
-    tokens.{model}          max_length; vocabulary_size; splits.{split}: full_length {minimum, median, mean, maximum}
-                            in tokens of whole reviews with their special tokens; truncated and truncated_share
-                            (reviews longer than max_length); padding and padding_share (of reviews × max_length)
+    tokens.{model}          max_length; vocabulary_size; splits.{split}: length {minimum, median, mean, maximum} in
+                            tokens as the model reads the reviews, special ones included; truncated and truncated_share
+                            (reviews with more tokens than max_length has room for; how many more is not counted, they
+                            are cut before); padding and padding_share (of reviews × max_length)
     duplicates              texts that are equal character for character:
         groups              distinct texts that occur more than once
         redundant           reviews to remove so that every text occurs once
@@ -108,10 +109,10 @@ def _model(folder: Path) -> dict[str, Any]:
 
 
 def _lengths(tokens: Tokens) -> dict[str, Any]:
-    truncated = int((tokens.full_length > tokens.length).sum())
+    truncated = int(tokens.truncated.sum())
     padding = int(tokens.input_ids.size - tokens.length.sum(dtype=np.int64))
     return {
-        "full_length": spread(tokens.full_length),
+        "length": spread(tokens.length),
         "truncated": truncated,
         "truncated_share": truncated / len(tokens),
         "padding": padding,

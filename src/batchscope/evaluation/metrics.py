@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from batchscope.evaluation.counts import count, log_softmax
+
 CALIBRATION_BINS = 15
 
 
@@ -15,27 +17,15 @@ def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     1950). ``ece`` is the expected calibration error over 15 equal bins of confidence (Guo et al. 2017, arXiv
     1706.04599). The first of several equal largest logits counts as the prediction.
     """
-    examples = len(labels)
-    log_probabilities = log_softmax(logits)
-    probabilities = np.exp(log_probabilities)
+    scores = count(logits, labels)
+    probabilities = np.exp(log_softmax(logits))
     correct = logits.argmax(1) == labels
     truth = np.eye(logits.shape[1])[labels]
-    nll = float(-log_probabilities[np.arange(examples), labels].sum()) / examples
-    return {
-        "examples": examples,
-        "correct": int(correct.sum()),
-        "accuracy": int(correct.sum()) / examples,
-        "loss": nll,
-        "nll": nll,
-        "brier": float(((probabilities - truth) ** 2).sum()) / examples,
+    return scores | {
+        "nll": scores["loss"],
+        "brier": float(((probabilities - truth) ** 2).sum()) / len(labels),
         "ece": calibration_error(probabilities.max(1), correct),
     }
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log-probabilities ``[N, C]`` in float64, shifted by each row's maximum so that nothing overflows."""
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:

@@ -14,8 +14,9 @@ import torch
 
 from batchscope.data.tokens import load_tokens
 from batchscope.errors import UserError
+from batchscope.evaluation.evaluate import CHECKPOINTS, SPLITS
 from batchscope.evaluation.metrics import measure
-from batchscope.evaluation.predict import CHECKPOINTS, SPLITS, predict
+from batchscope.evaluation.predict import predict
 from batchscope.files import read_json
 from batchscope.fingerprint import file_hash
 from batchscope.training.checkpoint import load_checkpoint

@@ -175,7 +175,7 @@ def _epochs(tokens: Tokens, plan: dict[str, Window]) -> list[Epoch]:
 
 def _rows(tokens: Tokens, rows: Any) -> Tokens:
     """These rows of the tokens alone, in this order."""
-    columns = ("example_id", "label", "input_ids", "length", "full_length")
+    columns = ("example_id", "label", "input_ids", "length", "truncated")
     return dataclasses.replace(tokens, **{name: getattr(tokens, name)[rows] for name in columns})
 
 

@@ -19,7 +19,7 @@ import torch
 
 from batchscope.data.tokens import load_tokens
 from batchscope.errors import UserError
-from batchscope.evaluation.metrics import measure
+from batchscope.evaluation.counts import count
 from batchscope.evaluation.predict import predict
 from batchscope.model import build_model
 from batchscope.training.accumulate import ENGINES
@@ -77,13 +77,15 @@ def train(
     state_folder: Path,
     observe: Callable[[Record], None] = lambda record: None,
     deadline: float | None = None,
+    before_publish: Callable[[Path, Path], None] = lambda best, last: None,
 ) -> None:
     """Train a run; write its history, checkpoints, ``train.json`` and ``manifest.json`` to ``run_folder``.
 
     ``settings`` holds what the result does not depend on: ``physical_batch_size`` (a number or ``auto``), ``device``
     and ``save_every`` (seconds). ``observe`` sees every line of the history as it is written. Before ``deadline``
     (seconds since 1970), and at SIGTERM and SIGINT, a state is saved and Stopped raised; the next call with the same
-    spec and code goes on from there. Raises UserError for what the user can mend.
+    spec and code goes on from there. ``before_publish`` sees the best and the last checkpoint while a state of the
+    run still stands. Raises UserError for what the user can mend.
     """
     started = time.perf_counter()
     if spec.determinism == "strict":
@@ -186,7 +188,7 @@ def train(
             scores: Record = {}
             if ranks.first:
                 logits = predict(model, validation_tokens, device, precision)
-                scores = measure(logits, validation_tokens.label)
+                scores = count(logits, validation_tokens.label)
             record = ledger.close_epoch(window, ranks.same(scores))
             ledger.validation_seconds += time.perf_counter() - validation_started
             workspace.append(record)
@@ -257,6 +259,7 @@ def train(
     }
     ledger.seconds = time.perf_counter() - started
     facts = ledger.facts() | telemetry.facts() | facts
+    before_publish(workspace.checkpoints / checkpoint_name(ledger.best), workspace.checkpoints / "last.safetensors")
     workspace.publish(
         run_folder,
         best=checkpoint_name(ledger.best),

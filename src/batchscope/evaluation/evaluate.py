@@ -1,0 +1,55 @@
+"""A run's predictions and metrics: its best and its last checkpoint on validation and test."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchscope.data.tokens import Tokens, load_tokens
+from batchscope.evaluation.metrics import measure
+from batchscope.evaluation.predict import predict
+from batchscope.files import atomic, write_json
+from batchscope.training.checkpoint import load_checkpoint
+from batchscope.training.device import pick_device, resolve_precision
+
+SPLITS = ("validation", "test")
+CHECKPOINTS = ("best", "last")
+
+
+def evaluate(
+    spec: dict[str, Any], tokens_folder: Path, checkpoints: dict[str, Path], output_folder: Path, device_wanted: str
+) -> None:
+    """Write ``predictions.parquet`` and ``metrics.json`` of a run to ``output_folder``.
+
+    ``checkpoints`` holds the files of ``best`` and ``last``; where both are of one epoch, one is computed.
+    """
+    device = pick_device(device_wanted)
+    precision = resolve_precision(spec["precision"], device)
+    tokens = {split: load_tokens(tokens_folder / f"{split}.arrow") for split in SPLITS}
+    tables: list[pa.Table] = []
+    metrics: dict[str, dict[str, Any]] = {split: {} for split in SPLITS}
+    logits: dict[str, np.ndarray] = {}
+    epoch = None
+    for checkpoint in CHECKPOINTS:
+        model, facts = load_checkpoint(checkpoints[checkpoint], device)
+        if facts["epoch"] != epoch:
+            logits = {split: predict(model, tokens[split], device, precision) for split in SPLITS}
+        epoch = facts["epoch"]
+        for split in SPLITS:
+            tables.append(_rows(tokens[split], logits[split], split, checkpoint))
+            metrics[split][checkpoint] = measure(logits[split], tokens[split].label)
+    with atomic(output_folder / "predictions.parquet") as temporary:
+        pq.write_table(pa.concat_tables(tables), temporary)
+    write_json(output_folder / "metrics.json", metrics)
+
+
+def _rows(tokens: Tokens, logits: np.ndarray, split: str, checkpoint: str) -> pa.Table:
+    columns = {
+        "example_id": pa.array(tokens.example_id, pa.int64()),
+        "split": pa.repeat(split, len(tokens)),
+        "checkpoint": pa.repeat(checkpoint, len(tokens)),
+        "label": pa.array(tokens.label, pa.int64()),
+    }
+    return pa.table(columns | {f"logit_{c}": pa.array(logits[:, c]) for c in range(logits.shape[1])})
