@@ -44,7 +44,7 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str], stu
 def test_a_one_minute_limit_is_met_by_retries_on_the_way_to_a_report(undisturbed, root, tmp_path):
     study = SlurmStudy(root, tmp_path)
     study.write_config()
-    study.run(study.on_slurm("--set-resources", "train:runtime=1", "--retries", 12))
+    study.run(study.on_slurm("--slurm-status-command", "sacct", "--set-resources", "train:runtime=1", "--retries", 12))
     assert (study.results / "report/index.html").stat().st_size > 0
 
     jobs = accounted(tmp_path)
@@ -76,7 +76,7 @@ def test_a_training_survives_scancel_sigkill_and_preemption(undisturbed, root, t
     profile.mkdir()
     text = (root / "profiles/slurm/profile.yaml").read_text()
     (profile / "profile.yaml").write_text(text.replace("slurm-no-requeue:", "slurm-requeue:"))
-    process = study.start(study.on_slurm("--until", "train", profile=profile))
+    process = study.start(study.on_slurm("--until", "train", "--retries", 3, profile=profile))
 
     def running() -> str:
         return squeue("--states=RUNNING", "--partition=gpu", "--format=%i")
