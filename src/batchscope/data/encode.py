@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 BATCH = 1024
-CHARACTERS_PER_TOKEN = 6
+CHARACTERS_PER_TOKEN = 5
 CHECKED = 64
 VISIBLE_THEN_WHITE = re.compile(r"[\w!-~](?=[ \t\n\r])")
 WHITE_AFTER_SOMETHING = re.compile(r"[^ \t\n\r][ \t\n\r]")

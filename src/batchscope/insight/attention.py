@@ -36,7 +36,10 @@ def attend(
     model, _ = load_checkpoint(checkpoint, device)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tokens_folder / "tokenizer")
     measures = []
-    with atomic(output_folder / "attention" / "attention.npz") as temporary, zipfile.ZipFile(temporary, "w") as maps:
+    with (
+        atomic(output_folder / "attention" / "attention.npz") as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as maps,
+    ):
         for review in read_json(reviews)["reviews"]:
             encoded = encode(tokenizer, [review["text"]], spec["max_length"], spec["truncation"])
             ids = encoded.input_ids[0, : encoded.length[0]].astype(np.int64)
@@ -62,10 +65,8 @@ def attend(
 
 
 def _append(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
-    """Add an array to an archive that ``numpy.load`` reads; without a date, so that equal maps are equal bytes."""
-    entry = zipfile.ZipInfo(f"{name}.npy")
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    with archive.open(entry, "w", force_zip64=True) as file:
+    """Add an array to an archive that ``numpy.load`` reads; no entry has a date, so equal maps are equal bytes."""
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
         np.lib.format.write_array(file, array, allow_pickle=False)
 
 
