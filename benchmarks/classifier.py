@@ -8,7 +8,8 @@ class Classifier(nn.Module):
     """Encoder, masked mean over the tokens, one linear layer, and the loss."""
 
     accepts_loss_kwargs = False
-    """Else HF Trainer does not divide the loss by the accumulation steps: a gradient that many times too large."""
+    """HF Trainer then divides the loss by the accumulation steps, as it must. It does not for transformers' own models,
+    which take further keywords: their gradient comes out that many times too large."""
 
     def __init__(self, encoder: nn.Module, head: nn.Linear) -> None:
         super().__init__()
