@@ -172,8 +172,8 @@ def provenance(result: dict[str, Any] | None) -> str:
         f"on {result['corpus']}",
         result["revision"],
     ]
-    if "rounds" in result:
-        measured = [m for r in result["rounds"] for m in r.values()]
+    measured = [m for r in result.get("rounds", []) for m in r.values()]
+    if measured:
         rates = {
             p: median(m["product_rate"] for m in measured if m["precision"] == p)
             for p in {m["precision"] for m in measured}
