@@ -15,6 +15,11 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
 
 READY := .venv/.ready
 READY_FOR_TESTS := .venv/.ready-for-tests
+READY_FOR_BENCHMARKS := .venv/.ready-for-benchmarks
+
+# What `make bench` measures: `make bench CASES=small,overhead REPEATS=2`; `python -m benchmarks --help` names the cases.
+CASES := all
+REPEATS := 5
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -26,6 +31,9 @@ demo: $(READY) ## the whole workflow on an embedded corpus: no network, no GPU, 
 
 test: $(READY_FOR_TESTS) ## every test
 	python -m pytest
+
+bench: $(READY_FOR_BENCHMARKS) ## speed and memory against the peers, into docs/benchmarks.md: about 25 minutes on two cores
+	PYTHONPATH=src:. python -m benchmarks --cases $(CASES) --repeats $(REPEATS)
 
 lint: $(READY) ## ruff, snakefmt, mypy, snakemake --lint
 	ruff check
@@ -57,4 +65,8 @@ $(READY_FOR_TESTS): $(READY) requirements-tests.lock
 	$(PIP) install --no-deps --requirement requirements-tests.lock
 	@touch $@
 
-.PHONY: help demo test lint docs setup clean
+$(READY_FOR_BENCHMARKS): $(READY_FOR_TESTS) requirements-benchmarks.lock
+	$(PIP) install --no-deps --requirement requirements-benchmarks.lock
+	@touch $@
+
+.PHONY: help demo test bench lint docs setup clean

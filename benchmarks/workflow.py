@@ -1,0 +1,202 @@
+"""Whole workflows: a study through the DAG beside a script in a loop, and what of the demo's time is useful."""
+
+import csv
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from batchscope.data.records import SPLITS, read_corpus, read_split
+from batchscope.files import write_json
+from batchscope.study import Study
+from benchmarks.cases import EndToEnd, Overhead
+from benchmarks.harness import ROOT, Bench, corpus_name
+
+log = logging.getLogger(__name__)
+CORES = 2
+USEFUL = re.compile(r"useful[ _]seconds[:=]? ?([\d.]+)")
+"""How a verb says in its log how long its own work took, imports left out."""
+STAGES = {
+    "corpus": "batchscope.data.corpus",
+    "split": "batchscope.data.split",
+    "tokenize": "batchscope.data.tokens",
+    "audit": "batchscope.data.audit",
+    "reviews": "batchscope.data.reviews",
+    "train": "batchscope.training.loop",
+    "certify": "batchscope.training.certificate",
+    "evaluate": "batchscope.evaluation.predict",
+    "attention": "batchscope.insight.attention",
+    "maps": "batchscope.report.maps",
+    "tables": "batchscope.report.tables",
+    "figures": "batchscope.report.figures",
+    "report": "batchscope.report.page",
+}
+"""What each verb imports, for the verbs that do not say how long their own work took."""
+
+
+def snakemake(bench: Bench, folder: Path, config: Path) -> float:
+    """Seconds of a whole run in ``folder``, on two cores; Snakemake and its jobs choose their threads themselves."""
+    environment = {k: v for k, v in bench.environment().items() if k not in ("OMP_NUM_THREADS", "PYTHONWARNINGS")}
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
+    started = time.perf_counter()
+    bench.run([*command, "--cores", CORES, "--configfile", config], folder, environment)
+    return time.perf_counter() - started
+
+
+# ---------------------------------------------------------------------------------------- end to end
+
+
+def study_config(case: EndToEnd, bench: Bench) -> dict[str, Any]:
+    """The reference study's grid with two small encoders on a sample of the reviews."""
+    source = os.environ.get("BATCHSCOPE_IMDB")
+    data: dict[str, Any] = {"source": str(Path(source).resolve()), "sample": case.reviews} if source else {
+        "source": "synthetic", "synthetic": {"reviews": case.reviews}
+    }  # fmt: skip
+    rate = {"base_lr": 1.0e-3}
+    return {
+        "study": "end-to-end",
+        "data": data | {"split": {"method": "pooled", "seed": 42}, "max_length": 128},
+        "models": {name: {"checkpoint": str(bench.checkpoint(name))} for name in case.encoders},
+        "target_batch_sizes": list(case.target_batch_sizes),
+        "physical_batch_size": "auto",
+        "lr_policies": {
+            "constant": rate,
+            "sqrt": rate | {"scaling": "sqrt", "reference_batch_size": case.target_batch_sizes[0]},
+        },
+        "seeds": [42],
+        "budget": {"epochs": case.epochs},
+        "precision": "auto",
+        "device": "cpu",
+    }
+
+
+def run_end_to_end(case: EndToEnd, bench: Bench) -> dict[str, Any]:
+    """Wall time of the DAG from nothing to its report, and of the script over every cell of the same grid."""
+    folder = bench.folder / "end-to-end"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    config = study_config(case, bench)
+    study = Study.from_mapping(config)
+    config_file = folder / "config.json"
+    write_json(config_file, config)
+    dag_seconds = snakemake(bench, folder, config_file)
+    log.info(f"{case.name}: the whole DAG, {dag_seconds:.0f} s")
+    data = export_texts(folder / "results/end-to-end/data", folder / "texts")
+    script_seconds = []
+    for cell in study.cells():
+        command = [sys.executable, "-m", "benchmarks.contenders.straightforward"]
+        options = {
+            "checkpoint": config["models"][cell.model]["checkpoint"],
+            "data": data,
+            "output": folder / "script" / cell.path,
+            "target-batch-size": cell.batch,
+            "learning-rate": study.lr_policies[cell.policy].learning_rate(cell.batch),
+            "epochs": case.epochs,
+            "seed": cell.seed,
+            "device": case.device,
+        }
+        started = time.perf_counter()
+        arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
+        bench.run([*command, *arguments], folder, bench.environment())
+        script_seconds.append(time.perf_counter() - started)
+        log.info(f"{case.name}: the script on {cell.path}, {script_seconds[-1]:.0f} s")
+    return bench.conditions(case.device, corpus_name()) | {
+        "case": asdict(case),
+        "config": config | {"data": data_without_path(config["data"]), "models": list(config["models"])},
+        "dag_seconds": dag_seconds,
+        "script_seconds": sum(script_seconds),
+        "script_seconds_by_cell": script_seconds,
+        "cells": len(study.cells()),
+        "runs": len(set(study.runs().values())),
+        "cores": CORES,
+    }
+
+
+def data_without_path(data: dict[str, Any]) -> dict[str, Any]:
+    """The data section as it may be published."""
+    return data | {"source": "synthetic" if data["source"] == "synthetic" else "IMDB"}
+
+
+def export_texts(data: Path, output: Path) -> Path:
+    """The study's own splits as one parquet file of texts and labels each, as the script reads them."""
+    corpus, ids = read_corpus(data / "corpus.parquet"), read_split(data / "split.parquet")
+    output.mkdir()
+    for split in SPLITS:
+        table = pa.table({"text": corpus.texts_of(ids[split]), "label": corpus.label[ids[split]]})
+        pq.write_table(table, output / f"{split}.parquet")
+    return output
+
+
+# ------------------------------------------------------------------------------------------ overhead
+
+
+def run_overhead(case: Overhead, bench: Bench) -> dict[str, Any]:
+    """The demo, and per rule what its jobs took and what of it was their own work."""
+    folder = bench.folder / "overhead"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    config = ROOT / case.config
+    wall_seconds = snakemake(bench, folder, config)
+    log.info(f"{case.name}: {wall_seconds:.0f} s")
+    study = folder / "results" / yaml.safe_load(config.read_text(encoding="utf-8"))["study"]
+    rules, reported = rule_seconds(study, bench)
+    source = "what the stages report themselves" if reported else (
+        "the jobs' wall time less the time their imports take on an idle machine"
+    )  # fmt: skip
+    return bench.conditions(case.device, "the embedded corpus") | {
+        "case": asdict(case),
+        "wall_seconds": wall_seconds,
+        "cores": CORES,
+        "rules": rules,
+        "source": source,
+    }
+
+
+def rule_seconds(study: Path, bench: Bench) -> tuple[dict[str, dict[str, float]], bool]:
+    """Rule → jobs, their wall seconds and useful seconds, from the benchmark files and logs of a finished study; and
+    whether all stages reported their useful seconds themselves."""
+    rules: dict[str, dict[str, float]] = {}
+    imports: dict[str, float] = {}
+    for file in sorted((study / "benchmarks").rglob("*.tsv")):
+        job = file.relative_to(study / "benchmarks")
+        rule = job.with_suffix("").parts[0]
+        with file.open(encoding="utf-8") as lines:
+            seconds = sum(float(row["s"]) for row in csv.DictReader(lines, delimiter="\t"))
+        useful = reported_seconds(study / "logs" / job.with_suffix(".log"))
+        if useful is None:
+            if rule not in imports:
+                imports[rule] = import_seconds(STAGES[rule], bench)
+            useful = max(0.0, seconds - imports[rule])
+        counts = rules.setdefault(rule, {"jobs": 0, "job_seconds": 0.0, "useful_seconds": 0.0})
+        counts["jobs"] += 1
+        counts["job_seconds"] += seconds
+        counts["useful_seconds"] += useful
+    return rules, not imports
+
+
+def reported_seconds(job_log: Path) -> float | None:
+    """The useful seconds that a job's log ends with; None if it says nothing."""
+    said = USEFUL.findall(job_log.read_text(encoding="utf-8", errors="replace")) if job_log.exists() else []
+    return float(said[-1]) if said else None
+
+
+def import_seconds(module: str, bench: Bench) -> float:
+    """Seconds to start Python and import a verb's module and the command line, the better of two."""
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-c", f"import batchscope.cli, {module}"], env=bench.environment(), check=True
+        )  # fmt: skip
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)

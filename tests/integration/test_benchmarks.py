@@ -1,0 +1,109 @@
+"""The benchmarks compare like with like: a peer is timed only if its gradient is ours."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from batchscope.files import write_json
+from benchmarks import fairness, prepare
+from benchmarks.cases import CASES, OURS, OURS_AUTO, TRAINER, Training, select
+from benchmarks.classifier import Classifier
+from benchmarks.harness import Bench, run_rounds, run_training
+from benchmarks.tables import section
+from benchmarks.work import Work
+
+TARGET, MICRO_BATCH = 8, 2
+
+
+@pytest.fixture(scope="module")
+def folder(minilm, tmp_path_factory):
+    """Where the tokens and the encoders are made, from the embedded corpus."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BATCHSCOPE_IMDB", raising=False)
+        yield tmp_path_factory.mktemp("benchmarks")
+
+
+def tiny_work(folder, encoder, **changes) -> Work:
+    """One window of a tiny encoder without dropout."""
+    tokens = prepare.tokens(folder, train=24, validation=8, max_length=16)
+    checkpoint = prepare.checkpoint(encoder, folder, dropout=False)
+    work = Work(tokens, checkpoint, target_batch_size=TARGET, updates=1, physical_batch_size=MICRO_BATCH, threads=1)
+    return replace(work, **changes)
+
+
+@pytest.mark.parametrize("encoder", ["tiny", "tiny-modernbert"])
+@pytest.mark.parametrize("peer", ["trainer", "accelerate_loop", "lightning_module", "straightforward"])
+def test_every_peer_makes_our_gradient_of_the_window(folder, encoder, peer):
+    if peer == "lightning_module":
+        pytest.importorskip("lightning")
+    compared = fairness.compared_gradients(fairness.contenders([peer]), tiny_work(folder, encoder))
+    assert compared[peer]["passed"], compared
+    assert compared[peer]["norm_ratio"] == pytest.approx(1, abs=fairness.TOLERANCE)
+
+
+def test_the_same_examples_in_another_order_of_windows_are_found_out(folder):
+    """Other windows are other work, though every example is seen as often."""
+
+    def backwards(work):
+        fairness.contenders(["straightforward"])["straightforward"](replace(work, seed=work.seed + 1))
+
+    assert not fairness.compared_gradients({"backwards": backwards}, tiny_work(folder, "tiny"))["backwards"]["passed"]
+
+
+def test_a_peer_with_a_wrong_gradient_is_refused_and_not_timed(folder, monkeypatch):
+    """Trainer around a model like those of transformers: as many times too large as there are micro-batches."""
+    forward = Classifier.forward
+
+    def like_those_of_transformers(self, input_ids, attention_mask, labels, **_):
+        return forward(self, input_ids, attention_mask, labels)
+
+    monkeypatch.setattr(Classifier, "forward", like_those_of_transformers)
+    monkeypatch.setattr(Classifier, "accepts_loss_kwargs", True)
+    work = tiny_work(folder, "tiny")
+    compared = fairness.compared_gradients(fairness.contenders(["trainer"]), work)
+    assert not compared["trainer"]["passed"]
+    assert compared["trainer"]["norm_ratio"] == pytest.approx(TARGET / MICRO_BATCH, rel=1e-3)
+
+    case = Training("refused", "refused", "cpu", "tiny", TARGET, 1, 2, (TRAINER,))
+    rounds = run_rounds(case, work, compared, Bench(folder, repeats=1, threads=1, attempts=1))
+    assert rounds == [{}]
+    result = {"rounds": rounds, "gradients": compared, "flops_per_sample": 1.0}
+    assert "not timed: its gradient is" in section(case, result | {"machine": machine(), "corpus": "", "revision": ""})
+
+
+def machine():
+    return {"device": "CPU", "cores": 1, "threads": 1, "bfloat16": [], "python": "3", "versions": {}}
+
+
+@pytest.mark.parametrize("updates", [0, 2])
+def test_a_peer_that_does_not_make_one_update_is_an_error(folder, updates):
+    def train(work):
+        model = work.classifier()
+        for _ in range(updates):
+            torch.optim.Adam(model.parameters()).step()
+
+    with pytest.raises(RuntimeError, match=f"{updates} updates, not one"):
+        fairness.gradient_of(train, tiny_work(folder, "tiny"))
+
+
+def test_the_smallest_case_from_measurement_to_table(folder, tmp_path):
+    case = Training("smoke", "smoke", "cpu", "tiny", 32, 1, 2, (OURS, TRAINER, OURS_AUTO))
+    result = run_training(case, Bench(folder, repeats=1, threads=1, attempts=1))
+    write_json(tmp_path / "smoke.json", result)
+    [measured] = result["rounds"]
+    assert list(measured) == [OURS.label, TRAINER.label, OURS_AUTO.label]
+    for found in measured.values():
+        assert len(found["update_seconds"]) == case.updates
+        assert found["samples_per_second"] > 0 and found["product_rate"] > 0 and found["peak_memory_bytes"] > 0
+    assert measured[OURS.label]["facts"]["physical_batch_size"] == 16
+    assert section(case, result).count("1.00 (1.00–1.00)") == 1
+
+
+def test_cases_are_chosen_by_name_beginning_or_device():
+    assert [case.name for case in select("small")] == ["small-64", "small-256"]
+    assert [case.name for case in select("overhead,minilm-64")] == ["minilm-64", "overhead"]
+    assert select("all") == list(CASES)
+    assert {case.device for case in select("gpu")} == {"cuda"}
+    with pytest.raises(Exception, match="there is no case 'smal'"):
+        select("smal")
