@@ -194,12 +194,16 @@ class Study(Config):
 
     def settings(self, cell: "Cell") -> dict[str, Any]:
         """What a training may use but its result does not depend on; it stays out of every spec."""
-        return {
-            "physical_batch_size": self.physical_batch_size,
-            "device": self.device,
-            "gpus": self.gpus,
-            "save_every": self.save_every,
-        } | self.tracking_spec(cell)
+        return (
+            {
+                "physical_batch_size": self.physical_batch_size,
+                "device": self.device,
+                "gpus": self.gpus,
+                "save_every": self.save_every,
+            }
+            | self.tracking_spec(cell)
+            | self.model_place(cell.model)
+        )
 
     def tracking_spec(self, cell: "Cell") -> dict[str, Any]:
         """What a run's entry in Weights & Biases depends on besides its files: whose it is and what it is called."""
@@ -210,7 +214,6 @@ class Study(Config):
             "batch": cell.batch,
             "policy": cell.policy,
             "seed": cell.seed,
-            **self.model_place(cell.model),
         }
 
     def model_place(self, model: str) -> dict[str, str]:

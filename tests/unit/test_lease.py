@@ -233,7 +233,7 @@ def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_verbs_that_run_a_model_lease_and_the_others_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease.tempfile, "tempdir", str(tmp_path))
     common = ["--tokens", "t", "--run", "r", "--state", "s"]
-    training = ["--spec", "{}", "--tracking-folder", "w", *common, "--settings"]
+    training = ["--spec", "{}", "--tracking-folder", "w", "--results", "results", *common, "--settings"]
     commands = {
         ("evaluate", "--spec", "{}", *common): "0",
         ("attention", "--spec", "{}", "--reviews", "x", *common): "0",

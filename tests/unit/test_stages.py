@@ -24,7 +24,7 @@ RULES = PACKAGE.parents[1] / "rules"
 def test_every_job_of_the_study_has_a_spec() -> None:
     jobs = set(Study.from_mapping(CONFIG).job_specs())
     run = "bert/bs16/constant/seed42"
-    of_run = {f"{verb}/{run}" for verb in ("train", "evaluate", "attention", "maps")}
+    of_run = {f"{verb}/{run}" for verb in ("train", "evaluate", "attention", "maps", "track")}
     assert jobs == {"corpus", "split", "audit", "reviews", "tables", "figures", "report"} | of_run | {
         "tokenize/bert",
         "certify/bert",
