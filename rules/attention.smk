@@ -22,18 +22,17 @@ rule attention:
         runtime=growing(60),
         gpu=GPU,
     params:
-        tokens=subpath(input.tokenizer, parent=True),
-        run=subpath(output.measures, ancestor=2),
+        tokens=TOKENS,
+        run=RUN,
         state=f"{STUDY_FOLDER}/state",
-        spec=lambda wildcards: SPECS[f"attention/{cell(wildcards).path}"],
+        spec=canonical_json(STUDY.attention_spec()),
         code=CODE["attention"],
         record=f"{RECORDS}/attention/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
-        device=lambda wildcards, threads: STUDY.device,
     message:
         "attend {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope attention --spec {params.spec:q} --tokens {params.tokens:q}"
-        " --reviews {input.reviews:q} --run {params.run:q} --state {params.state:q} --device {params.device} --threads {threads}"
+        " --reviews {input.reviews:q} --run {params.run:q} --state {params.state:q} --device {STUDY.device} --threads {threads}"
         " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
 
 
@@ -73,8 +72,8 @@ rule maps:
         mem_mb=growing(2000),
         runtime=growing(30),
     params:
-        run=subpath(input.measures, ancestor=2),
-        spec=lambda wildcards: SPECS[f"maps/{cell(wildcards).path}"],
+        run=RUN,
+        spec=canonical_json(STUDY.maps_spec()),
         code=CODE["maps"],
         record=f"{RECORDS}/maps/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
     message:

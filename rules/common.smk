@@ -2,7 +2,6 @@
 
 import re
 import sys
-from functools import cache
 from os import environ, pathsep
 from pathlib import Path
 
@@ -99,20 +98,14 @@ wildcard_constraints:
     seed=one_of(STUDY.seeds),
 
 
-@cache
-def strange_files():
-    """Job → a file of it, where that was made of another spec or other code than the config's."""
-    return dict(strangers(Path(STUDY_FOLDER), SPECS, CODE, STUDY.review_names()[0]))
-
-
-def forcing_strangers(log):
+def forcing(strange_files, log):
     """An input function that names no file; it forces its job where Snakemake would not see what its record tells."""
 
     def no_files(wildcards):
         job = apply_wildcards(log, wildcards)
         job = job.removeprefix(f"{STUDY_FOLDER}/logs/").removesuffix(".log")
-        if job in strange_files():
-            file = strange_files()[job]
+        if job in strange_files:
+            file = strange_files[job]
             metadata = workflow.persistence.metadata(IOFile(file))
             now = {repr(SPECS[job]), repr(CODE[job.partition("/")[0]])}
             if metadata is None or now <= set(metadata.params or ()):
@@ -123,7 +116,14 @@ def forcing_strangers(log):
 
 
 def compare_with_records():
-    """Let every job look at its record; to be called when all rules are known. Jobs on a cluster have been compared."""
-    for step in workflow.rules if workflow.is_main_process else []:
-        if step.log:
-            step.set_input(forcing_strangers(str(step.log[0])))
+    """Force the jobs whose files were made of another spec or other code than the config's, by the records they left.
+
+    To be called when all rules are known. Jobs on a cluster have been compared.
+    """
+    if workflow.is_main_process:
+        strange_files = dict(
+            strangers(Path(STUDY_FOLDER), SPECS, CODE, STUDY.review_names()[0])
+        )
+        for step in workflow.rules if strange_files else []:
+            if step.log:
+                step.set_input(forcing(strange_files, str(step.log[0])))
