@@ -67,7 +67,7 @@ def test_a_one_minute_limit_is_met_by_retries_on_the_way_to_a_report(undisturbed
 
 
 def test_a_training_survives_scancel_sigkill_and_preemption(undisturbed, root, tmp_path):
-    """SLURM's requeue brings a preempted job back; what fails otherwise is Snakemake's to retry."""
+    """A job that SLURM preempts without grace it brings back itself; what fails is Snakemake's to retry."""
     study = SlurmStudy(root, tmp_path)
     study.write_config(target_batch_sizes=[LONG])
     for part in ("data", "tokens"):
@@ -106,7 +106,11 @@ def test_a_training_survives_scancel_sigkill_and_preemption(undisturbed, root, t
     states = {job.number: [] for job in accounted(tmp_path)}
     for job in accounted(tmp_path):
         states[job.number].append(re.sub(" .*", "", job.state))
-    assert states == {first: ["CANCELLED"], second: ["FAILED"], third: ["PREEMPTED", "COMPLETED"]}
+    assert states[first] == ["CANCELLED"] and states[second] == ["FAILED"]
+    assert states[third][0] in ("FAILED", "PREEMPTED"), (
+        "FAILED if it stopped by itself within the partition's grace time"
+    )
+    assert [state for ends in states.values() for state in ends][-1] == "COMPLETED"
 
 
 def squeue(*options: str) -> str:
