@@ -101,7 +101,7 @@ OURS_AUTO = Contender("ours", "Batchscope, all `auto`", "auto", "auto")
 
 
 SOME = (OURS, TRAINER, STRAIGHTFORWARD, OURS_AUTO)
-"""Without those whose loop is all but Trainer's: their rows at target batch 64 say it already."""
+"""To save time: Accelerate and Lightning are measured at target batch 64."""
 
 
 def in_bfloat16(contender: Contender) -> Contender:
