@@ -32,7 +32,7 @@ demo: $(READY) ## the whole workflow on an embedded corpus: no network, no GPU, 
 test: $(READY_FOR_TESTS) ## every test
 	python -m pytest
 
-bench: $(READY_FOR_BENCHMARKS) ## speed and memory against the peers, into docs/benchmarks.md: about 25 minutes on two cores
+bench: $(READY_FOR_BENCHMARKS) ## speed and memory against the peers, into docs/benchmarks.md: about half an hour
 	PYTHONPATH=src:. python -m benchmarks --cases $(CASES) --repeats $(REPEATS)
 
 lint: $(READY) ## ruff, snakefmt, mypy, snakemake --lint
