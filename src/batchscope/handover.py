@@ -87,6 +87,7 @@ def collect(request: Request, run_folder: Path, ready: Path) -> bool:
         for name in FILES[request.stage]:
             (run_folder / name).parent.mkdir(parents=True, exist_ok=True)
             (wanted / name).replace(run_folder / name)
+        log.info("found ready, made by the training of this run")
     _remove(found)
     return complete
 

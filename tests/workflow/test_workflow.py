@@ -46,7 +46,17 @@ def test_a_finished_study_has_everything_it_promises(finished):
     for _, cell in results.iterrows():
         scores = read_json(study / "runs" / cell["run"] / "metrics.json")["test"]["best"]
         assert cell["test_accuracy"] == scores["correct"] / scores["examples"]
-    assert not list(study.glob("state/*")), "a finished run leaves no state behind"
+    assert not [path for path in study.rglob("state/**/*") if path.is_file()], "a finished run leaves no state behind"
+
+
+def test_a_training_spares_its_later_stages_the_start(finished):
+    """They collect what it left, unless its attention came before the reviews were chosen."""
+    logs = finished.folder / "results/small/logs"
+    for log in logs.glob("train/**/*.log"):
+        for stage in re.findall(r"(\w+): done ahead", log.read_text()):
+            collected = logs / stage / log.relative_to(logs / "train")
+            assert "found ready" in collected.read_text()
+    assert "evaluate: done ahead" in "".join(log.read_text() for log in logs.glob("train/**/*.log"))
 
 
 def test_a_finished_study_is_left_alone(finished):
