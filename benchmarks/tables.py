@@ -140,8 +140,7 @@ def overhead_table(_: Overhead, result: dict[str, Any] | None) -> str:
     capacity = result["wall_seconds"] * result["cores"]
     return (
         f"{markdown(header, rows)}\n\nWall time {duration(result['wall_seconds'])} on {result['cores']} cores, "
-        f"capacity {duration(capacity)}, useful {duration(useful)}: **overhead {1 - useful / capacity:.1%}**. "
-        f"Useful time is {result['source']}."
+        f"capacity {duration(capacity)}, useful {duration(useful)}: **overhead {1 - useful / capacity:.1%}**."
     )
 
 

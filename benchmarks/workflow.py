@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -24,24 +23,8 @@ from benchmarks.harness import ROOT, Bench, corpus_name
 
 log = logging.getLogger(__name__)
 CORES = 2
-USEFUL = re.compile(r"useful[ _]seconds[:=]? ?([\d.]+)")
+USEFUL = re.compile(r"batchscope \w+: done in ([\d.]+) s")
 """How a verb says in its log how long its own work took, imports left out."""
-STAGES = {
-    "corpus": "batchscope.data.corpus",
-    "split": "batchscope.data.split",
-    "tokenize": "batchscope.data.tokens",
-    "audit": "batchscope.data.audit",
-    "reviews": "batchscope.data.reviews",
-    "train": "batchscope.training.loop",
-    "certify": "batchscope.training.certificate",
-    "evaluate": "batchscope.evaluation.predict",
-    "attention": "batchscope.insight.attention",
-    "maps": "batchscope.report.maps",
-    "tables": "batchscope.report.tables",
-    "figures": "batchscope.report.figures",
-    "report": "batchscope.report.page",
-}
-"""What each verb imports, for the verbs that do not say how long their own work took."""
 
 
 def snakemake(bench: Bench, folder: Path, config: Path) -> float:
@@ -149,54 +132,24 @@ def run_overhead(case: Overhead, bench: Bench) -> dict[str, Any]:
     wall_seconds = snakemake(bench, folder, config)
     log.info(f"{case.name}: {wall_seconds:.0f} s")
     study = folder / "results" / yaml.safe_load(config.read_text(encoding="utf-8"))["study"]
-    rules, reported = rule_seconds(study, bench)
-    source = "what the stages report themselves" if reported else (
-        "the jobs' wall time less the time their imports take on an idle machine"
-    )  # fmt: skip
     return bench.conditions(case.device, "the embedded corpus") | {
         "case": asdict(case),
         "wall_seconds": wall_seconds,
         "cores": CORES,
-        "rules": rules,
-        "source": source,
+        "rules": rule_seconds(study),
     }
 
 
-def rule_seconds(study: Path, bench: Bench) -> tuple[dict[str, dict[str, float]], bool]:
-    """Rule → jobs, their wall seconds and useful seconds, from the benchmark files and logs of a finished study; and
-    whether all stages reported their useful seconds themselves."""
+def rule_seconds(study: Path) -> dict[str, dict[str, float]]:
+    """Rule → jobs, their wall seconds and useful seconds, from the benchmark files and logs of a finished study."""
     rules: dict[str, dict[str, float]] = {}
-    imports: dict[str, float] = {}
     for file in sorted((study / "benchmarks").rglob("*.tsv")):
-        job = file.relative_to(study / "benchmarks")
-        rule = job.with_suffix("").parts[0]
+        job = file.relative_to(study / "benchmarks").with_suffix("")
         with file.open(encoding="utf-8") as lines:
             seconds = sum(float(row["s"]) for row in csv.DictReader(lines, delimiter="\t"))
-        useful = reported_seconds(study / "logs" / job.with_suffix(".log"))
-        if useful is None:
-            if rule not in imports:
-                imports[rule] = import_seconds(STAGES[rule], bench)
-            useful = max(0.0, seconds - imports[rule])
-        counts = rules.setdefault(rule, {"jobs": 0, "job_seconds": 0.0, "useful_seconds": 0.0})
+        said = USEFUL.findall((study / "logs" / f"{job}.log").read_text(encoding="utf-8", errors="replace"))
+        counts = rules.setdefault(job.parts[0], {"jobs": 0, "job_seconds": 0.0, "useful_seconds": 0.0})
         counts["jobs"] += 1
         counts["job_seconds"] += seconds
-        counts["useful_seconds"] += useful
-    return rules, not imports
-
-
-def reported_seconds(job_log: Path) -> float | None:
-    """The useful seconds that a job's log ends with; None if it says nothing."""
-    said = USEFUL.findall(job_log.read_text(encoding="utf-8", errors="replace")) if job_log.exists() else []
-    return float(said[-1]) if said else None
-
-
-def import_seconds(module: str, bench: Bench) -> float:
-    """Seconds to start Python and import a verb's module and the command line, the better of two."""
-    seconds = []
-    for _ in range(2):
-        started = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-c", f"import batchscope.cli, {module}"], env=bench.environment(), check=True
-        )  # fmt: skip
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+        counts["useful_seconds"] += float(said[-1])
+    return rules

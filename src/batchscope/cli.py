@@ -393,8 +393,9 @@ def run_verb(arguments: argparse.Namespace) -> None:
                 work = arguments.run_verb(arguments)
                 began = time.time()
                 work()
-    seconds, start_up = time.time() - began, began - STARTED
-    log.info(f"batchscope {arguments.run_verb.__name__}: done in {seconds:.2f} s (start-up {start_up:.2f} s)")
+    if getattr(arguments, "record", None):  # a job of the workflow
+        seconds, start_up = time.time() - began, began - STARTED
+        log.info(f"batchscope {arguments.run_verb.__name__}: done in {seconds:.2f} s (start-up {start_up:.2f} s)")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -101,7 +101,7 @@ def test_a_page_without_a_case_s_markers_is_refused(tmp_path):
 def test_overhead_is_what_of_the_capacity_is_not_useful():
     case = Overhead("overhead", "overhead")
     rules = {"train": {"jobs": 2, "job_seconds": 14.0, "useful_seconds": 12.0}}
-    table = section(case, CONDITIONS | {"wall_seconds": 10.0, "cores": 2, "rules": rules, "source": "said"})
+    table = section(case, CONDITIONS | {"wall_seconds": 10.0, "cores": 2, "rules": rules})
     assert "**overhead 40.0%**" in table
 
 
