@@ -72,7 +72,7 @@ rule tokenize:
     priority: 10
     conda:
         "../envs/data.yaml"
-    threads: MODEL_THREADS
+    threads: 2
     resources:
         mem_mb=growing(8000),
         runtime=growing(60),

@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def run_manifest(
         "corpus": tokens.get("corpus"),
         "split": tokens.get("split"),
         "tokens": {path.stem: file_hash(path) for path in sorted(tokens_folder.glob("*.arrow"))},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
         "platform": platform.platform(),
         "driver": _driver() if device_type == "cuda" else None,
         "git": _git_state(),
@@ -65,6 +65,14 @@ def _initial_weights(model: dict[str, Any]) -> dict[str, Any]:
     cached = try_to_load_from_cache(model["checkpoint"], "config.json", revision=model["revision"])
     commit = Path(cached).parent.name if isinstance(cached, str | os.PathLike) else None
     return {"checkpoint": model["checkpoint"], "revision": model["revision"], "commit": commit}
+
+
+def _version(library: str) -> str | None:
+    """A library's version; None where it is not installed: a stage's own environment holds what it imports."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def _driver() -> str | None:
