@@ -39,6 +39,7 @@ def run_memory(case: Memory, bench: Bench) -> dict[str, Any]:
             run = Path(bench.do("prepare_run", folder=str(bench.folder), encoder=case.encoder, reviews=reviews)["path"])
             specs = {"evaluate": {"precision": "float32"}, "attention": {"max_length": 64, "truncation": "head"}}
             arguments = [stage, "--spec", json.dumps(specs[stage]), "--tokens", run / "tokens", "--run", run]
+            arguments += ["--state", run / "state"]
             arguments += ["--device", case.device, "--threads", bench.threads]
             if stage == "attention":
                 arguments += ["--reviews", run / "reviews.json"]

@@ -16,8 +16,9 @@ from transformers import AutoConfig, AutoModel
 from batchscope.data.corpus import build_corpus
 from batchscope.data.records import read_corpus
 from batchscope.data.split import make_split
+from batchscope.data.tokenize import tokenize
 from batchscope.data.tokenizer import pretrained_tokenizer, save_tokenizer
-from batchscope.data.tokens import Tokens, load_tokens, tokenize, write_tokens
+from batchscope.data.tokens import Tokens, load_tokens, write_tokens
 from batchscope.errors import UserError
 from batchscope.files import read_json, write_json
 from batchscope.model import build_model
@@ -121,7 +122,7 @@ def first(tokens: Tokens, count: int) -> Tokens:
         label=tokens.label[rows],
         input_ids=tokens.input_ids[rows],
         length=tokens.length[rows],
-        full_length=tokens.full_length[rows],
+        truncated=tokens.truncated[rows],
     )
 
 
@@ -140,7 +141,7 @@ def untrained_run(encoder: str, folder: Path, reviews: int) -> Path:
         label=random.integers(0, 2, reviews),
         input_ids=ids,
         length=length,
-        full_length=length,
+        truncated=np.zeros(reviews, dtype=bool),
         classes=["neg", "pos"],
         pad_token_id=0,
         vocabulary_size=30_522,

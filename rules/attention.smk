@@ -22,17 +22,18 @@ rule attention:
         runtime=growing(60),
         gpu=GPU,
     params:
-        tokens=TOKENS,
-        run=RUN,
+        tokens=subpath(input.tokenizer, parent=True),
+        run=subpath(output.measures, ancestor=2),
         state=f"{STUDY_FOLDER}/state",
         spec=canonical_json(STUDY.attention_spec()),
         code=CODE["attention"],
         record=f"{RECORDS}/attention/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
+        device=lambda wildcards, threads: STUDY.device,
     message:
         "attend {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope attention --spec {params.spec:q} --tokens {params.tokens:q}"
-        " --reviews {input.reviews:q} --run {params.run:q} --state {params.state:q} --device {STUDY.device} --threads {threads}"
+        " --reviews {input.reviews:q} --run {params.run:q} --state {params.state:q} --device {params.device} --threads {threads}"
         " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
 
 
@@ -72,7 +73,7 @@ rule maps:
         mem_mb=growing(2000),
         runtime=growing(30),
     params:
-        run=RUN,
+        run=subpath(input.measures, ancestor=2),
         spec=canonical_json(STUDY.maps_spec()),
         code=CODE["maps"],
         record=f"{RECORDS}/maps/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",

@@ -23,7 +23,7 @@ rule certify:
         runtime=growing(240),
         gpu=GPU,
     params:
-        tokens=TOKENS,
+        tokens=subpath(input.train, parent=True),
         spec=lambda wildcards: SPECS[f"certify/{wildcards.model}"],
         code=CODE["certify"],
         record=f"{RECORDS}/certify/{{model}}.json",

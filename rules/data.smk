@@ -77,7 +77,7 @@ rule tokenize:
         mem_mb=growing(8000),
         runtime=growing(60),
     params:
-        tokens=TOKENS,
+        tokens=subpath(output.train, parent=True),
         spec=lambda wildcards: SPECS[f"tokenize/{wildcards.model}"],
         code=CODE["tokenize"],
         record=f"{RECORDS}/tokenize/{{model}}.json",

@@ -22,15 +22,16 @@ rule evaluate:
         runtime=growing(120),
         gpu=GPU,
     params:
-        tokens=TOKENS,
-        run=RUN,
+        tokens=subpath(input.test, parent=True),
+        run=subpath(output.metrics, parent=True),
         state=f"{STUDY_FOLDER}/state",
         spec=canonical_json(STUDY.evaluation_spec()),
         code=CODE["evaluate"],
         record=f"{RECORDS}/evaluate/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
+        device=lambda wildcards, threads: STUDY.device,
     message:
         "evaluate {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope evaluate --spec {params.spec:q} --tokens {params.tokens:q}"
-        " --run {params.run:q} --state {params.state:q} --device {STUDY.device} --threads {threads}"
+        " --run {params.run:q} --state {params.state:q} --device {params.device} --threads {threads}"
         " --code {params.code} --record {params.record:q} > {log:q} 2>&1"

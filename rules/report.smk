@@ -45,7 +45,7 @@ rule tables:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        study=STUDY_FOLDER,
+        study=subpath(output.summary, ancestor=2),
         spec=SPECS["tables"],
         code=CODE["tables"],
         record=f"{RECORDS}/tables.json",
@@ -83,7 +83,7 @@ rule figures:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        study=STUDY_FOLDER,
+        study=subpath(output[0], ancestor=2),
         spec=SPECS["figures"],
         code=CODE["figures"],
         record=f"{RECORDS}/figures.json",
@@ -120,7 +120,7 @@ rule page:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        study=STUDY_FOLDER,
+        study=subpath(output.page, ancestor=2),
         spec=SPECS["report"],
         code=CODE["report"],
         record=f"{RECORDS}/report.json",

@@ -18,7 +18,7 @@ rule track:
         "../envs/tracking.yaml"
     threads: 1
     params:
-        run=RUN,
+        run=subpath(input.facts, parent=True),
         wandb=f"{STUDY_FOLDER}/wandb",
         spec=lambda wildcards: SPECS[f"track/{cell(wildcards).path}"],
         code=CODE["track"],

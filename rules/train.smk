@@ -25,8 +25,8 @@ rule train:
         runtime=growing(8 * 60),
         gpu=GPUS_PER_TRAINING,
     params:
-        tokens=TOKENS,
-        run=RUN,
+        tokens=subpath(input.train, parent=True),
+        run=subpath(output.facts, parent=True),
         state=f"{STUDY_FOLDER}/state",
         wandb=f"{STUDY_FOLDER}/wandb",
         spec=lambda wildcards: SPECS[f"train/{cell(wildcards).path}"],
@@ -36,6 +36,7 @@ rule train:
         settings=lambda wildcards, threads: canonical_json(
             STUDY.settings(cell(wildcards))
         ),
+        ahead=lambda wildcards, threads: AHEAD,
         # Only a cluster ends a job at its runtime.
         limit=lambda wildcards, resources: (
             resources.runtime if workflow.remote_exec else "inf"
@@ -44,7 +45,7 @@ rule train:
         "train {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
         "python -m batchscope train --spec {params.spec:q} --settings {params.settings:q}"
-        " --ahead {AHEAD:q}"
+        " --ahead {params.ahead:q}"
         " --tokens {params.tokens:q} --run {params.run:q} --state {params.state:q}"
         " --tracking-folder {params.wandb:q} --runtime {params.limit} --threads {threads}"
         " --results results --code {params.code} --record {params.record:q} > {log:q} 2>&1"
