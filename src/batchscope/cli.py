@@ -52,7 +52,7 @@ def tokenize(arguments: argparse.Namespace) -> Work:
 
     def work() -> None:
         manifest = tokens_manifest(arguments.spec, arguments.code, arguments.corpus, arguments.split)
-        found = reuse(arguments.output, manifest["fingerprint"], arguments.results, TOKENS)
+        found = arguments.results and reuse(arguments.output, manifest["fingerprint"], arguments.results, TOKENS)
         if found:
             log.info(f"the same tokens stand in {found}: taken from there")
             return
@@ -246,7 +246,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "state": {"type": Path, "metavar": "FOLDER", "help": "folder for the states of unfinished runs"},
     "tracking-folder": {"type": Path, "metavar": "FOLDER", "help": "folder for the tracker's files"},
     "study": {"type": Path, "metavar": "FOLDER", "help": "folder of the study"},
-    "results": {"type": Path, "metavar": "FOLDER", "help": "where to look for the same, finished"},
+    "results": {"type": Path, "default": None, "metavar": "FOLDER", "help": "where to look for the same, finished"},
     "output": {"type": Path, "metavar": "PATH", "help": "file or folder to write"},
     "device": {"default": "auto", "choices": ["auto", "cpu", "cuda", "mps"], "help": "where the model runs"},
     "runtime": {"type": float, "required": False, "metavar": "MINUTES", "help": "wall-time limit of the job"},
@@ -357,7 +357,7 @@ def found_finished(arguments: argparse.Namespace) -> bool:
 
     A run may be finished elsewhere; its training may have done later stages ahead.
     """
-    if arguments.run_verb is train and not is_rank():
+    if arguments.run_verb is train and arguments.results and not is_rank():
         from batchscope.reuse import RUNS, reuse
         from batchscope.training.manifest import run_fingerprint
         from batchscope.training.spec import TrainSpec
@@ -393,7 +393,7 @@ def run_verb(arguments: argparse.Namespace) -> None:
                 work = arguments.run_verb(arguments)
                 began = time.time()
                 work()
-    if getattr(arguments, "record", None):  # a job of the workflow
+    if arguments.run_verb not in (plan, verify, fetch):  # those are asked by a person
         seconds, start_up = time.time() - began, began - STARTED
         log.info(f"batchscope {arguments.run_verb.__name__}: done in {seconds:.2f} s (start-up {start_up:.2f} s)")
 

@@ -56,7 +56,8 @@ class Training:
 
     def evaluate(self) -> None:
         spec = json.dumps({"precision": "float32"})
-        finish(self._verb("evaluate", "--spec", spec, "--tokens", self.tokens, "--run", self.run, "--device", "cpu"))
+        options = ["--tokens", self.tokens, "--run", self.run, "--state", self.folder / "state", "--device", "cpu"]
+        finish(self._verb("evaluate", "--spec", spec, *options))
 
     def track(self, **environment: str) -> subprocess.Popen[str]:
         """Replay it."""
