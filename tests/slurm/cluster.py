@@ -25,7 +25,7 @@ AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 
 # On a busy machine two threads spend their time waiting for each other.
 ONE_THREAD = [f"{rule}=1" for rule in ("train", "certify", "evaluate", "attention", "tokenize")]
-# One training of about a minute on two cores, and one that is over at once.
+# One training of about two minutes on a core, and one of seconds.
 LONG, SHORT = 64, 8
 STUDY: dict[str, Any] = {
     "study": "cluster",
@@ -41,7 +41,7 @@ STUDY: dict[str, Any] = {
     "physical_batch_size": 8,
     "lr_policies": {"constant": {"base_lr": 1e-3}},
     "seeds": [1],
-    "budget": {"updates": 300},
+    "budget": {"updates": 1500},
     "precision": "float32",
     "noise_scale": "full",
     "save_every": 2,
