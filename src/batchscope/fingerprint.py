@@ -32,7 +32,7 @@ def canonical_json(value: Any) -> str:
 
 def without_places(spec: dict[str, Any]) -> dict[str, Any]:
     """The spec without the paths of what it names by content: reviews or weights may lie anywhere."""
-    if "model" in spec:
+    if isinstance(spec.get("model"), dict):  # the tracker's spec has a model's name there
         return spec | {"model": without_places(spec["model"])}
     return {key: spec[key] for key in spec if "content" not in spec or key not in PLACES}
 
