@@ -1,9 +1,6 @@
 """The condition for being timed: the same gradient as Batchscope's on the first window, in float32 without dropout."""
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -13,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from batchscope.training.gradients import compare
+from batchscope.training.peers import quietly
 from benchmarks.classifier import Classifier
 from benchmarks.contenders import ours
 from benchmarks.work import Work
@@ -60,7 +58,7 @@ def gradient_of(train: Train, work: Work) -> Tensor:
     # After the step, not before: Lightning runs the forward and backward pass inside of it.
     hook = register_optimizer_step_post_hook(look)
     try:
-        with _quietly():
+        with quietly():
             train(watched)
     finally:
         hook.remove()
@@ -69,16 +67,3 @@ def gradient_of(train: Train, work: Work) -> Tensor:
     # Trainer's optimizer groups its parameters by whether they decay; our training builds its own model, in one group.
     order = watched.facts["model"].parameters() if "model" in watched.facts else list(seen[0])
     return torch.cat([seen[0][parameter].flatten().to("cpu", torch.float64) for parameter in order])
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the contenders' own progress lines and advice."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)

@@ -87,7 +87,7 @@ def audit_peers(
             row["windows"] = {}
             for epoch, reference in zip(epochs, references, strict=True):
                 observer = Observer(model, [gradient for gradient, _ in reference])
-                with _quietly():
+                with quietly():
                     train(model, observer, epoch.examples, micro_batch, steps)
                 if len(observer.found) < len(reference):
                     raise RuntimeError(f"{len(observer.found)} updates, {len(reference)} expected")
@@ -221,7 +221,7 @@ def _loader(examples: list[Example], micro_batch: int) -> DataLoader[Example]:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without the peers' own progress lines and advice."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
