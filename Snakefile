@@ -58,7 +58,7 @@ rule all:
         f"{STUDY_FOLDER}/report/summary.md",
         of_all_runs("checkpoints/best.safetensors"),
         of_all_runs("checkpoints/last.safetensors"),
-        maps_of_all_runs(),
+        of_runs_with_maps("attention/maps"),
         of_all_runs("tracking.json") if STUDY.tracking.mode != "disabled" else [],
     message:
         "the study is complete: {input[0]}"

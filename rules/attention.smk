@@ -42,26 +42,20 @@ rule maps:
         weights=rules.attention.output.weights,
         measures=rules.attention.output.measures,
     output:
-        [
-            report(
-                f"{RUN}/attention/{name}_{part}.png",
-                category="Attention of each run",
-                subcategory="{model}",
-                labels={
-                    "target batch size": "{batch}",
-                    "LR policy": "{policy}",
-                    "seed": "{seed}",
-                    "review": name.replace("_", " "),
-                    "shows": shows,
-                },
-                caption=f"../workflow/report/{caption}.rst",
-            )
-            for name in STUDY.review_names()
-            for part, shows, caption in [
-                ("last", "last layer", "attention_last"),
-                ("layers", "all layers", "attention_layers"),
-            ]
-        ],
+        report(
+            directory(f"{RUN}/attention/maps"),
+            patterns=["{review}_{layers}.png"],
+            category="Attention of each run",
+            subcategory="{model}",
+            labels={
+                "target batch size": "{batch}",
+                "LR policy": "{policy}",
+                "seed": "{seed}",
+                "review": "{review}",
+                "layers": "{layers}",
+            },
+            caption="../workflow/report/attention_maps.rst",
+        ),
     log:
         f"{STUDY_FOLDER}/logs/maps/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.log",
     benchmark:
@@ -80,5 +74,5 @@ rule maps:
     message:
         "draw the attention maps of {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
-        "python -m batchscope maps --spec {params.spec:q} --run {params.run:q}"
+        "python -m batchscope maps --spec {params.spec:q} --run {params.run:q} --output {output:q}"
         " --code {params.code} --record {params.record:q} > {log:q} 2>&1"

@@ -1,5 +1,6 @@
 # Reads and checks the config; names folders, runs and specs. No rules here, and no logic: that is in batchscope.study.
 
+import atexit
 import gc
 import re
 import sys
@@ -9,9 +10,10 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile, apply_wildcards
 
-# Snakemake makes a job for every stage of every run and forgets none: looking for garbage among them is a third of the
-# time that a grid of thousands takes to plan.
+# Snakemake makes a job for every stage of every run and forgets none: looking for garbage among them, and once more at
+# the end, is a third of the time that a grid of thousands takes to plan.
 gc.set_threshold(200_000, 50, 50)
+atexit.register(gc.freeze)
 
 SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
@@ -75,32 +77,37 @@ def one_of(values):
 
 
 def cell(wildcards):
-    """The cell that a run's path names."""
-    return Cell(
+    """The cell that a run's path names. WorkflowError where the study has none like it."""
+    named = Cell(
         wildcards.model, int(wildcards.batch), wildcards.policy, int(wildcards.seed)
     )
+    if f"train/{named.path}" not in SPECS:
+        raise WorkflowError(f"batchscope: the study has no run {named.path}")
+    return named
+
+
+def of_runs(runs, file):
+    """A file of each of these runs."""
+    return [f"{STUDY_FOLDER}/runs/{run.path}/{file}" for run in runs]
 
 
 def of_all_runs(file):
     """A file of every run."""
-    return [f"{STUDY_FOLDER}/runs/{run.path}/{file}" for run in RUNS]
+    return of_runs(RUNS, file)
 
 
-def maps_of_all_runs():
-    """Every attention map of every run."""
-    return [
-        f"{STUDY_FOLDER}/runs/{run.path}/attention/{review}_{part}.png"
-        for run in RUNS
-        for review in STUDY.review_names()
-        for part in ["last", "layers"]
-    ]
+def of_runs_with_maps(file):
+    """A file of every run whose attention maps belong to the study; the rule draws those of any run."""
+    return of_runs(filter(STUDY.draws_maps, RUNS), file)
 
 
+# Of batch sizes and seeds there may be thousands, and Snakemake would scan a list of them for every file; `cell` refuses
+# what is not in the study.
 wildcard_constraints:
     model=one_of(STUDY.models),
-    batch=one_of(STUDY.target_batch_sizes),
+    batch=r"[1-9]\d*",
     policy=one_of(STUDY.lr_policies),
-    seed=one_of(STUDY.seeds),
+    seed=r"0|[1-9]\d*",
 
 
 def forcing(strange_files, log):
@@ -126,9 +133,7 @@ def compare_with_records():
     To be called when all rules are known. Jobs on a cluster have been compared.
     """
     if workflow.is_main_process:
-        strange_files = dict(
-            strangers(Path(STUDY_FOLDER), SPECS, CODE, STUDY.review_names()[0])
-        )
+        strange_files = dict(strangers(Path(STUDY_FOLDER), SPECS, CODE))
         for step in workflow.rules if strange_files else []:
             if step.log:
                 step.set_input(forcing(strange_files, str(step.log[0])))

@@ -3,11 +3,11 @@
 
 rule tables:
     input:
-        history=of_all_runs("history.jsonl"),
-        facts=of_all_runs("train.json"),
-        metrics=of_all_runs("metrics.json"),
-        predictions=of_all_runs("predictions.parquet"),
-        audit=rules.audit.output,
+        of_all_runs("history.jsonl"),
+        of_all_runs("train.json"),
+        of_all_runs("metrics.json"),
+        of_all_runs("predictions.parquet"),
+        rules.audit.output,
     output:
         multiext(
             f"{STUDY_FOLDER}/tables/",
@@ -58,10 +58,10 @@ rule tables:
 
 rule figures:
     input:
-        results=f"{STUDY_FOLDER}/tables/results.parquet",
-        history=f"{STUDY_FOLDER}/tables/history.parquet",
-        weights=of_all_runs("attention/attention.npz"),
-        measures=of_all_runs("attention/measures.json"),
+        f"{STUDY_FOLDER}/tables/results.parquet",
+        f"{STUDY_FOLDER}/tables/history.parquet",
+        of_all_runs("attention/attention.npz"),
+        of_all_runs("attention/measures.json"),
     output:
         [
             report(

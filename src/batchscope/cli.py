@@ -171,7 +171,7 @@ def maps(arguments: argparse.Namespace) -> Work:
     """Draw a run's attention maps."""
     from batchscope.report.maps import draw_maps
 
-    return lambda: draw_maps(arguments.run, arguments.spec["names"])
+    return lambda: draw_maps(arguments.run, arguments.spec["names"], arguments.output)
 
 
 def tables(arguments: argparse.Namespace) -> Work:
@@ -284,7 +284,7 @@ VERBS = {
     evaluate: ["spec", "tokens", "run", "state", "device", "threads", "code", "record"],
     track: ["spec", "run", "tracking-folder", "output", "code", "record"],
     attention: ["spec", "tokens", "reviews", "run", "state", "device", "threads", "code", "record"],
-    maps: ["spec", "run", "code", "record"],
+    maps: ["spec", "run", "output", "code", "record"],
     tables: ["spec", "study", "code", "record"],
     figures: ["spec", "study", "code", "record"],
     report: ["spec", "study", "code", "record"],

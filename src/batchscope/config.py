@@ -224,10 +224,12 @@ class Schedule(Section):
 
 
 class Attention(Section):
-    """Which reviews get attention maps."""
+    """Which reviews get attention maps, and of which runs."""
 
     texts: list[Annotated[str, Field(min_length=1)]] = []
     """Your own texts. If there are none, three validation reviews are chosen by a bag-of-words classifier."""
+    maps: Literal["first_seed", "all"] = "first_seed"
+    """Runs whose attention is drawn token by token: those of the first seed, or all. It is measured and kept of all."""
 
 
 class Tracking(Section):
@@ -301,7 +303,7 @@ class Config(Section):
     """The gradient noise scale of every update, from its micro-batches: `cheap` compares the first one with the whole
     window, `full` uses all of them and one spare gradient buffer. No weight changes, but runs without it train anew."""
     attention: Attention = Attention()
-    """Which reviews get attention maps."""
+    """Which reviews get attention maps, and of which runs."""
     tracking: Tracking = Tracking()
     """Weights & Biases."""
     report: Report = Report()

@@ -35,7 +35,7 @@ STAGES = {
     "evaluate": Stage("batchscope.evaluation.evaluate", "runs/{}/metrics.json"),
     "track": Stage("batchscope.tracking", "runs/{}/tracking.json"),
     "attention": Stage("batchscope.insight.attention", "runs/{}/attention/measures.json"),
-    "maps": Stage("batchscope.report.maps", "runs/{}/attention/{review}_last.png"),
+    "maps": Stage("batchscope.report.maps", "runs/{}/attention/maps"),
     "tables": Stage("batchscope.report.tables", "tables/summary.csv"),
     "figures": Stage("batchscope.report.figures", "figures/accuracy.png"),
     "report": Stage("batchscope.report.page", "report/index.html"),
@@ -66,17 +66,15 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and {"spec", "code"} <= record.keys() else None
 
 
-def strangers(
-    study_folder: Path, specs: dict[str, str], codes: dict[str, str], review: str
-) -> Iterator[tuple[str, str]]:
+def strangers(study_folder: Path, specs: dict[str, str], codes: dict[str, str]) -> Iterator[tuple[str, str]]:
     """(job, one of its files) of every job whose files exist and were made of another spec or other code.
 
-    ``codes`` maps a verb to the hash of its code, ``review`` is the name of any review with attention maps.
+    ``codes`` maps a verb to the hash of its code.
     """
     for job, spec in specs.items():
         verb, _, subject = job.partition("/")
         record = read_record(study_folder / FOLDER / f"{job}.json")
         if record and (record["code"] != codes[verb] or canonical_json(record["spec"]) != spec):
-            output = study_folder / STAGES[verb].output.format(subject, review=review)
+            output = study_folder / STAGES[verb].output.format(subject)
             if output.exists():
                 yield job, str(output)

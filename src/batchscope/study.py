@@ -45,22 +45,25 @@ class Study(Config):
 
     def _resolved(self, memory: Path | None) -> dict["Cell", TrainSpec]:
         models = {name: model.spec(memory) for name, model in self.models.items()}
+        same_for_all: dict[str, Any] = {
+            "budget": self.budget.spec(),
+            "optimizer": self.optimizer.model_dump(mode="json", exclude_none=True),
+            "schedule": self.schedule.model_dump(),
+            "precision": self.precision,
+            "engine": self.engine,
+            "tail": self.tail,
+            "keep": self.keep,
+            "naive_physical_batch_size": self._naive_physical_batch_size(),
+            "determinism": "strict" if self.determinism == "strict" else None,
+            "noise_scale": None if self.noise_scale == "off" else self.noise_scale,
+        }
         return {
             cell: TrainSpec(
                 model=models[cell.model],
                 target_batch_size=cell.batch,
                 learning_rate=self.lr_policies[cell.policy].learning_rate(cell.batch),
                 seed=cell.seed,
-                budget=self.budget.spec(),
-                optimizer=self.optimizer.model_dump(mode="json", exclude_none=True),
-                schedule=self.schedule.model_dump(),
-                precision=self.precision,
-                engine=self.engine,
-                tail=self.tail,
-                keep=self.keep,
-                naive_physical_batch_size=self._naive_physical_batch_size(),
-                determinism="strict" if self.determinism == "strict" else None,
-                noise_scale=None if self.noise_scale == "off" else self.noise_scale,
+                **same_for_all,
             )
             for cell in self.cells()
         }
@@ -224,6 +227,10 @@ class Study(Config):
     def data_place(self) -> dict[str, str]:
         """Where the reviews lie, if that is a file or folder of the user's."""
         return {"source": self.data.source} if self.data.kind == "local" else {}
+
+    def draws_maps(self, run: "Cell") -> bool:
+        """Whether the study has attention maps of this run."""
+        return self.attention.maps == "all" or run.seed == self.seeds[0]
 
     def review_names(self) -> list[str]:
         """File names of the reviews with attention maps."""

@@ -241,7 +241,7 @@ def test_verbs_that_run_a_model_lease_and_the_others_do_not(tmp_path: Path, monk
         ("train", *training, '{"device": "auto", "gpus": 2}'): "0,1",
         ("train", *training, '{"device": "cpu"}'): None,
         ("evaluate", "--spec", "{}", "--device", "cpu", *common): None,
-        ("maps", "--spec", "{}", "--run", "r"): None,
+        ("maps", "--spec", "{}", "--run", "r", "--output", "o"): None,
     }
     for command, expected in commands.items():
         with cli.devices_for(cli.parser().parse_args(list(command))):

@@ -49,9 +49,9 @@ def test_global_layers_have_no_hatching() -> None:
 def test_each_review_gets_two_modest_files(tmp_path: Path, model: str) -> None:
     fabricate.study_folder(tmp_path, SPEC, examples=64, tokens=128, title="Costs $5 and $10")
     run = tmp_path / "runs" / model / "bs16/constant/seed1"
-    draw_maps(run, ["undecided"])
-    written = sorted((run / "attention").glob("*.png"))
-    assert [path.name for path in written] == ["undecided_last.png", "undecided_layers.png"]
+    draw_maps(run, ["undecided"], tmp_path / "maps")
+    written = sorted((tmp_path / "maps").iterdir())
+    assert [path.name for path in written] == ["undecided_all.png", "undecided_last.png"]
     for path in written:
         assert path.stat().st_size < 250_000
         assert Image.open(path).width > 500
@@ -61,10 +61,10 @@ def test_an_unknown_review_is_an_error_with_its_name(tmp_path: Path) -> None:
     fabricate.study_folder(tmp_path, SPEC, examples=64)
     run = tmp_path / "runs/bert/bs16/constant/seed1"
     with pytest.raises(UserError, match="text1"):
-        draw_maps(run, ["text1"])
+        draw_maps(run, ["text1"], tmp_path / "maps")
     (run / "attention/measures.json").unlink()
     with pytest.raises(UserError, match=r"measures\.json"):
-        draw_maps(run, ["undecided"])
+        draw_maps(run, ["undecided"], tmp_path / "maps")
 
 
 def test_tokens_are_readable() -> None:

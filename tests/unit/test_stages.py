@@ -81,7 +81,7 @@ def test_files_of_another_spec_or_code_are_strangers(tmp_path: Path) -> None:
     specs, codes = {job: canonical_json({"lr": 1, "a": [1.0]})}, {"train": "c"}
     file = tmp_path / "runs/bert/bs16/constant/seed1/train.json"
     write_json(file, {})
-    found = lambda: list(strangers(tmp_path, specs, codes, "review"))  # noqa: E731
+    found = lambda: list(strangers(tmp_path, specs, codes))  # noqa: E731
     assert found() == [], "no record, nothing to compare"
     record(tmp_path, job, {"a": [1.0], "lr": 1}, "c")
     assert found() == []

@@ -239,7 +239,8 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
         setting(lr_policies=RENAMED),
         of(PER_RUN, ["bert/bs16/flat/seed1", "bert/bs64/flat/seed1"]) | COMPILED,
     ),
-    "seeds added": (setting(seeds=[1, 2]), of(PER_RUN, SEEDS) | COMPILED),
+    "seeds added": (setting(seeds=[1, 2]), of(PER_RUN, SEEDS) - of(["maps"], SEEDS) | COMPILED),
+    "seeds added, with maps of all": (setting(seeds=[1, 2], attention={"maps": "all"}), of(PER_RUN, SEEDS) | COMPILED),
     "threads changed": (arguments("--set-threads", "train=2", "tokenize=2"), NOTHING),
     "mem_mb and runtime changed": (
         arguments("--set-resources", "train:mem_mb=99", "train:runtime=9", "attention:runtime=9"),

@@ -94,7 +94,7 @@ def test_a_changed_learning_rate_trains_again(finished):
 
 
 def test_a_new_seed_adds_its_own_runs_only(finished):
-    expected = {"train": 3, "evaluate": 3, "attention": 3, "maps": 3, "tables": 1, "figures": 1, "page": 1, "all": 1}
+    expected = {"train": 3, "evaluate": 3, "attention": 3, "tables": 1, "figures": 1, "page": 1, "all": 1}
     assert planned(finished, seeds=[1, 2]) == expected
 
 

@@ -29,8 +29,8 @@ MOST_LABELS = 128
 SPACE_MARKS = str.maketrans({"Ġ": "·", "▁": "·", "Ċ": "↵", "\n": "↵", "\t": "⇥"})
 
 
-def draw_maps(run_folder: Path, names: list[str]) -> None:
-    """Write ``attention/{name}_last.png`` and ``attention/{name}_layers.png`` of a run for each review in ``names``.
+def draw_maps(run_folder: Path, names: list[str], output_folder: Path) -> None:
+    """Write ``{name}_last.png`` and ``{name}_all.png`` of a run for each review in ``names``: its last layer, and all.
 
     Raises UserError if the run has no attention for one of them.
     """
@@ -40,8 +40,8 @@ def draw_maps(run_folder: Path, names: list[str]) -> None:
             raise UserError(f"{run_folder / 'attention'} has no review {name!r}; run the attention stage again")
         facts, weights = reviews[name]
         origin = run_in_words(run_folder)
-        save(_last_layer(facts, weights, origin), run_folder / "attention" / f"{name}_last.png")
-        save(_all_layers(facts, weights, origin), run_folder / "attention" / f"{name}_layers.png", colours=72)
+        save(_last_layer(facts, weights, origin), output_folder / f"{name}_last.png")
+        save(_all_layers(facts, weights, origin), output_folder / f"{name}_all.png", colours=72)
 
 
 def load_attention(run_folder: Path) -> dict[str, tuple[dict[str, Any], np.ndarray]]:

@@ -1,6 +1,6 @@
 """Everything the result of one training depends on, besides its tokens."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from batchscope.training.windows import Tail
@@ -34,4 +34,4 @@ class TrainSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for canonical JSON, without the fields that are unset; the constructor takes them back."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
