@@ -60,6 +60,8 @@ rule maps:
         f"{STUDY_FOLDER}/logs/maps/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/maps/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.tsv"
+    # Nothing waits for them: they fill the cores that the compiling of the report leaves idle.
+    priority: -10
     conda:
         "../envs/report.yaml"
     threads: 1

@@ -5,6 +5,7 @@ that is then to be done, so that its log can tell the work's time from that of t
 """
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -384,13 +385,25 @@ def found_finished(arguments: argparse.Namespace) -> bool:
     return False
 
 
+@contextmanager
+def nothing_is_garbage() -> Iterator[None]:
+    """For imports: what they make stays. To look for garbage there takes a second with torch, and one at the end."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def run_verb(arguments: argparse.Namespace) -> None:
     """Do a verb's work; log its seconds, and those from the start of the process to the start of the work."""
     began = time.time()
     with record_of(arguments):
         if not found_finished(arguments):
             with devices_for(arguments):
-                work = arguments.run_verb(arguments)
+                with nothing_is_garbage():
+                    work = arguments.run_verb(arguments)
                 began = time.time()
                 work()
     if arguments.run_verb not in (plan, verify, fetch):  # those are asked by a person

@@ -8,13 +8,15 @@ from batchscope.model import TextClassifier
 from batchscope.training.device import autocast
 
 TOKENS_PER_BATCH = 16_384
+WIDTH_STEP = 16
+"""Few widths: for every shape of a matrix product the libraries below keep a program and its memory."""
 
 
 @torch.inference_mode()
 def predict(model: TextClassifier, tokens: Tokens, device: torch.device, precision: torch.dtype) -> np.ndarray:
     """Logits float32 ``[N, C]`` in the order of ``tokens``; dropout is off while it runs.
 
-    Reviews of similar length share a batch, cut to its longest, so little padding is computed. Tokens go to the
+    Reviews of similar length share a batch, cut to about its longest, so little padding is computed. Tokens go to the
     device batch by batch and the logits stay there until all are done, so that the host runs ahead of the device;
     besides the logits, the memory needed does not depend on N.
     """
@@ -26,7 +28,7 @@ def predict(model: TextClassifier, tokens: Tokens, device: torch.device, precisi
     with autocast(device, precision):
         for start in range(0, len(tokens), batch_size):
             rows = by_length[start : start + batch_size]
-            width = int(tokens.length[rows[-1]])
+            width = min(round_up(int(tokens.length[rows[-1]])), tokens.input_ids.shape[1])
             input_ids = _sent(tokens.input_ids[rows, :width].astype(np.int32), device).long()
             length = _sent(tokens.length[rows], device)
             mask = torch.arange(width, device=device) < length.unsqueeze(1)
@@ -35,6 +37,11 @@ def predict(model: TextClassifier, tokens: Tokens, device: torch.device, precisi
     in_order = np.empty(logits.shape, dtype=np.float32)
     in_order[by_length] = logits.cpu().numpy()
     return in_order
+
+
+def round_up(width: int) -> int:
+    """The next multiple of WIDTH_STEP."""
+    return -(-width // WIDTH_STEP) * WIDTH_STEP
 
 
 def _sent(array: np.ndarray, device: torch.device) -> torch.Tensor:
