@@ -3,7 +3,6 @@
 Importing it sets matplotlib's defaults for the process. Figures are drawn on the Agg canvas without pyplot.
 """
 
-import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm, to_hex
 from matplotlib.figure import Figure
@@ -174,9 +174,9 @@ def save(figure: Figure, path: Path, colours: int = 256) -> None:
         if path.suffix == ".svg":
             figure.savefig(temporary, format="svg", metadata={"Date": None})
             return
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH)
-        image = (
-            Image.open(buffer).convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        )
+        figure.set_dpi(PIXELS_PER_INCH)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # once: savefig would draw twice and write a PNG that is only read again
+        drawn = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
+        image = drawn.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         image.save(temporary, format="PNG", optimize=True)
