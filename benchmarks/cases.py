@@ -56,11 +56,12 @@ class EndToEnd:
 
     name: str
     title: str
-    encoders: tuple[str, ...] = ("small", "small-modernbert")
-    target_batch_sizes: tuple[int, ...] = (64, 256, 1024)
-    reviews: int = 1_600
+    encoders: tuple[str, ...]
+    reviews: int
     """Four fifths of them are for training."""
-    epochs: int = 2
+    epochs: int
+    learning_rate: float
+    target_batch_sizes: tuple[int, ...] = (64, 256, 1024)
     device: Literal["cpu"] = "cpu"
 
 
@@ -120,7 +121,10 @@ CASES: tuple[Case, ...] = (
     Accuracy(
         "accuracy", "MiniLM, accuracy after 16 updates", "cpu", "minilm", 64, 16, 1e-4, 500, (OURS_AUTO, TRAINER)
     ),
-    EndToEnd("study", "A whole study: the DAG, and the straightforward script for each cell"),
+    EndToEnd(
+        "study-minilm", "A whole study: MiniLM and a small ModernBERT", ("minilm", "small-modernbert"), 1_300, 1, 1e-4
+    ),
+    EndToEnd("study-small", "A whole study: two small encoders", ("small", "small-modernbert"), 1_600, 2, 1e-3),
     Overhead("overhead", "Pipeline overhead of the demo"),
     Memory("memory", "Peak memory by number of reviews"),
     *(

@@ -40,12 +40,12 @@ def snakemake(bench: Bench, folder: Path, config: Path) -> float:
 
 
 def study_config(case: EndToEnd, bench: Bench) -> dict[str, Any]:
-    """The reference study's grid with two small encoders on a sample of the reviews."""
+    """The reference study's grid on a sample of the reviews."""
     source = os.environ.get("BATCHSCOPE_IMDB")
     data: dict[str, Any] = {"source": str(Path(source).resolve()), "sample": case.reviews} if source else {
         "source": "synthetic", "synthetic": {"reviews": case.reviews}
     }  # fmt: skip
-    rate = {"base_lr": 1.0e-3}
+    rate = {"base_lr": case.learning_rate}
     return {
         "study": "end-to-end",
         "data": data | {"split": {"method": "pooled", "seed": 42}, "max_length": 128},
