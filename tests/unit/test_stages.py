@@ -1,6 +1,7 @@
 """Every job has a spec, a code and a record; a record of something else is noticed."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ def test_each_shell_line_hands_on_spec_code_and_record_of_its_own_verb() -> None
         assert all(option in found[0] for option in wanted), verb
         rules = "".join(path.read_text() for path in RULES.glob("*.smk"))
         assert f'code=CODE["{verb}"]' in rules and f'record=f"{{RECORDS}}/{verb}' in rules
+
+
+def test_a_grid_of_thousands_stays_plannable() -> None:
+    """Snakemake hashes all files of a named input for each of them, and scans a list of constraints for every file."""
+    rules = "".join(path.read_text() for path in RULES.glob("*.smk"))
+    assert "of_all_runs(" in rules and not re.search(r"\w+\s*=\s*of_(all_)?runs\w*\(", rules)
+    constraints = rules.partition("wildcard_constraints:")[2].partition("\n\n")[0]
+    assert all(re.search(rf"{name}=r\"[^\"]*\\d\*\"", constraints) for name in ("batch", "seed"))
 
 
 def test_places_do_not_count_and_come_back_to_the_job(tmp_path: Path) -> None:

@@ -98,6 +98,19 @@ def test_a_new_seed_adds_its_own_runs_only(finished):
     assert planned(finished, seeds=[1, 2]) == expected
 
 
+def test_maps_of_any_run_of_the_study_can_be_asked_for(finished):
+    wanted = finished.folder / "changed.json"
+    finished.write_config(wanted, seeds=[1, 2])
+    run = "results/small/runs/bert/bs16/constant/seed"
+    result = finished.snakemake("--dry-run", f"{run}2/attention/maps", configfile=wanted)
+    assert jobs(result.stdout) == {"train": 1, "attention": 1, "maps": 1}
+    result = finished.snakemake("--dry-run", f"{run}3/metrics.json", configfile=wanted)
+    assert result.returncode != 0
+    assert "the study has no run bert/bs16/constant/seed3" in result.stdout
+    maps = finished.folder / f"{run}1/attention/maps"
+    assert {path.name.rpartition("_")[2] for path in maps.iterdir()} == {"last.png", "all.png"}
+
+
 def test_the_snakemake_report_holds_the_figures(finished):
     result = finished.snakemake("--report", str(finished.folder / "out.zip"))
     assert result.returncode == 0, result.stdout
