@@ -217,10 +217,18 @@ def test_the_fastest_micro_batch_is_found_and_memory_ends_the_search():
             raise torch.OutOfMemoryError
         return 1.0 + size / 100
 
-    assert fastest_micro_batch(seconds, 1024)[0] == 64
-    assert fastest_micro_batch(seconds, 40)[0] == 32
-    assert fastest_micro_batch(lambda size: size * (1 + abs(size - 16)), 1024)[0] == 16
-    assert fastest_micro_batch(seconds, 5)[0] == 5
+    assert fastest_micro_batch(seconds, 1024, 10**9)[0] == 64
+    assert fastest_micro_batch(seconds, 40, 10**9)[0] == 32
+    assert fastest_micro_batch(lambda size: size * (1 + abs(size - 16)), 1024, 10**9)[0] == 16
+    assert fastest_micro_batch(seconds, 5, 10**9)[0] == 5
+
+
+def test_a_short_training_is_not_searched_for_longer_than_it_gains():
+    slowly = lambda size: size / (100 + size)  # noqa: E731
+    quickly = lambda size: size / size**0.9  # noqa: E731
+    assert list(fastest_micro_batch(slowly, 64, 0)[1]) == ["8", "16"]
+    assert list(fastest_micro_batch(slowly, 64, 10**9)[1]) == ["8", "16", "32", "64"]
+    assert list(fastest_micro_batch(quickly, 64, 0)[1]) == ["8", "16", "32", "64"], "each size is worth its trial"
 
 
 def test_auto_is_recorded_and_kept_over_a_restart(small_study, tmp_path):

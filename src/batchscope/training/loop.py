@@ -213,7 +213,7 @@ def train(
         lap = saved = time.perf_counter()
         try:
             size = spec.naive_physical_batch_size or settings["physical_batch_size"]
-            choose_micro_step(size, plan[0], data, engine, ledger, ranks, autocast(device, precision))
+            choose_micro_step(size, plan[0], plan[-1].samples, data, engine, ledger, ranks, autocast(device, precision))
             for window in plan[ledger.update :]:
                 if ranks.same(stop.reason() is not None):
                     raise Stopped(stop.reason() or "another rank was asked to")

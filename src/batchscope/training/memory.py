@@ -12,6 +12,9 @@ log = logging.getLogger(__name__)
 SMALLEST = 8
 WORTH = 1.02
 ENOUGH_SECONDS = 0.5
+SHARE = 0.02
+"""What of a training's time the search may take while it gains little."""
+MUCH = 1.25
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
@@ -30,12 +33,16 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     return min(durations[1:] or durations)
 
 
-def fastest_micro_batch(seconds_for: Callable[[int], float], largest: int) -> tuple[int, dict[str, float]]:
+def fastest_micro_batch(
+    seconds_for: Callable[[int], float], largest: int, samples: int
+) -> tuple[int, dict[str, float]]:
     """The power of two from 8 to ``largest`` with the most examples per second, and the rates of all that were tried.
 
     ``seconds_for(size)`` trains on ``size`` examples and says how long it took; out of memory ends the search, and so
-    do two sizes in a row that gain less than 2%. ``largest`` itself if it is below 8.
+    do two sizes in a row that gain less than 2%. Once it has taken 2% of the time that ``samples`` will take at the
+    best rate, a size that gains less than a quarter is the last. ``largest`` itself if it is below 8.
     """
+    started = time.perf_counter()
     best, best_rate, disappointments = min(SMALLEST, largest), 0.0, 0
     rates: dict[str, float] = {}
     size = best
@@ -47,10 +54,13 @@ def fastest_micro_batch(seconds_for: Callable[[int], float], largest: int) -> tu
             break
         log.info(f"micro-batch of {size}: {rate:.1f} samples/s")
         rates[str(size)] = rate
+        gains_little = rate < best_rate * MUCH
         if rate > best_rate * WORTH:
             best, best_rate, disappointments = size, rate, 0
         else:
             disappointments += 1
+        if gains_little and time.perf_counter() - started > SHARE * samples / best_rate:
+            break
         size *= 2
     return best, rates
 

@@ -15,6 +15,7 @@ from batchscope.training.windows import Window
 def choose_micro_step(
     wanted: int | str,
     window: Window,
+    samples: int,
     data: DeviceTokens,
     engine: ManualEngine | AccelerateEngine,
     ledger: Ledger,
@@ -23,7 +24,8 @@ def choose_micro_step(
 ) -> None:
     """Settle micro-batch and micro-step in ``ledger`` and ``engine``: as before a restart, else as ``wanted``.
 
-    ``auto`` takes the micro-batch with the most examples per second, measured on the first examples of ``window``.
+    ``auto`` takes the micro-batch with the most examples per second, measured on the first examples of ``window``,
+    in a small part of the time that ``samples`` will take.
     Several ranks go on eagerly with the first one's choice.
     """
     order = data.order(np.arange(window.examples))
@@ -41,7 +43,7 @@ def choose_micro_step(
     kind = ledger.trial.get("micro_step")
     if not ledger.physical_batch_size:
         if wanted == "auto":
-            wanted, ledger.trial["samples_per_second"] = fastest_micro_batch(seconds_for, window.examples)
+            wanted, ledger.trial["samples_per_second"] = fastest_micro_batch(seconds_for, window.examples, samples)
         ledger.physical_batch_size = ranks.same(int(wanted))
     if ranks.size > 1:
         kind = "eager"
