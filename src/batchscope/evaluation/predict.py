@@ -28,7 +28,7 @@ def predict(model: TextClassifier, tokens: Tokens, device: torch.device, precisi
     with autocast(device, precision):
         for start in range(0, len(tokens), batch_size):
             rows = by_length[start : start + batch_size]
-            width = min(round_up(int(tokens.length[rows[-1]])), tokens.input_ids.shape[1])
+            width = min(_round_up(int(tokens.length[rows[-1]])), tokens.input_ids.shape[1])
             input_ids = _sent(tokens.input_ids[rows, :width].astype(np.int32), device).long()
             length = _sent(tokens.length[rows], device)
             mask = torch.arange(width, device=device) < length.unsqueeze(1)
@@ -39,7 +39,7 @@ def predict(model: TextClassifier, tokens: Tokens, device: torch.device, precisi
     return in_order
 
 
-def round_up(width: int) -> int:
+def _round_up(width: int) -> int:
     """The next multiple of WIDTH_STEP."""
     return -(-width // WIDTH_STEP) * WIDTH_STEP
 
