@@ -28,7 +28,7 @@ rule attention:
         spec=canonical_json(STUDY.attention_spec()),
         code=CODE["attention"],
         record=f"{RECORDS}/attention/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
-        device=lambda wildcards, threads: STUDY.device,
+        device=lambda wildcards, output: STUDY.device,
     message:
         "attend {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:

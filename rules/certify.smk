@@ -27,8 +27,8 @@ rule certify:
         spec=lambda wildcards: SPECS[f"certify/{wildcards.model}"],
         code=CODE["certify"],
         record=f"{RECORDS}/certify/{{model}}.json",
-        # A parameter function that takes `threads` is not compared between runs.
-        settings=lambda wildcards, threads: canonical_json(
+        # A parameter function that takes `output` is not compared between runs.
+        settings=lambda wildcards, output: canonical_json(
             {"device": STUDY.device} | STUDY.model_place(wildcards.model)
         ),
     message:

@@ -19,8 +19,8 @@ rule corpus:
         spec=SPECS["corpus"],
         code=CODE["corpus"],
         record=f"{RECORDS}/corpus.json",
-        # A parameter function that takes `threads` is not compared between runs.
-        settings=lambda wildcards, threads: canonical_json(STUDY.data_place()),
+        # A parameter function that takes `output` is not compared between runs.
+        settings=lambda wildcards, output: canonical_json(STUDY.data_place()),
     message:
         "read the reviews"
     shell:
@@ -81,7 +81,7 @@ rule tokenize:
         spec=lambda wildcards: SPECS[f"tokenize/{wildcards.model}"],
         code=CODE["tokenize"],
         record=f"{RECORDS}/tokenize/{{model}}.json",
-        settings=lambda wildcards, threads: canonical_json(
+        settings=lambda wildcards, output: canonical_json(
             STUDY.model_place(wildcards.model)
         ),
     message:

@@ -28,7 +28,7 @@ rule evaluate:
         spec=canonical_json(STUDY.evaluation_spec()),
         code=CODE["evaluate"],
         record=f"{RECORDS}/evaluate/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
-        device=lambda wildcards, threads: STUDY.device,
+        device=lambda wildcards, output: STUDY.device,
     message:
         "evaluate {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:

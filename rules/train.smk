@@ -32,14 +32,16 @@ rule train:
         spec=lambda wildcards: SPECS[f"train/{cell(wildcards).path}"],
         code=CODE["train"],
         record=f"{RECORDS}/train/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
-        # A parameter function that takes `threads` is not compared between runs: a setting trains nothing again.
-        settings=lambda wildcards, threads: canonical_json(
+        # A parameter function that takes `output` is not compared between runs: a setting trains nothing again.
+        settings=lambda wildcards, output: canonical_json(
             STUDY.settings(cell(wildcards))
         ),
-        ahead=lambda wildcards, threads: AHEAD,
+        ahead=lambda wildcards, output: AHEAD,
         # Only a cluster ends a job at its runtime.
-        limit=lambda wildcards, resources: (
-            resources.runtime if workflow.remote_exec else "inf"
+        limit=(
+            (lambda wildcards, resources: resources.runtime)
+            if workflow.remote_exec
+            else (lambda wildcards, output: "inf")
         ),
     message:
         "train {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"

@@ -31,7 +31,7 @@ from batchscope.training.windows import Window, epoch_order, loss_scale, micro_b
 
 log = logging.getLogger(__name__)
 
-MICRO_BATCH = 8
+MICRO_BATCH = 4
 ACCUMULATION_STEPS = 4
 TAIL_STEPS = 3
 
@@ -41,7 +41,7 @@ def certify(spec: dict[str, Any], settings: dict[str, Any], tokens_folder: Path,
 
     ``spec`` is ``Study.certificate_spec``: ``model``, ``seed`` and ``precision``; ``settings`` holds ``device``. The
     micro-batch is the certificate's own, not the study's, so that the three windows exist within 7 micro-batches of
-    8 examples. Raises UserError for what the user can mend.
+    4 examples. Raises UserError for what the user can mend.
     """
     started = time.perf_counter()
     device = pick_device(settings["device"])
