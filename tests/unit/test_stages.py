@@ -46,11 +46,14 @@ def test_each_shell_line_hands_on_spec_code_and_record_of_its_own_verb() -> None
 
 
 def test_a_grid_of_thousands_stays_plannable() -> None:
-    """Snakemake hashes all files of a named input for each of them, and scans a list of constraints for every file."""
+    """Snakemake hashes all files of a named input for each of them, scans a list of constraints for every file, and
+    works out a job's resources for a parameter function that takes ``threads`` or ``resources``."""
     rules = "".join(path.read_text() for path in RULES.glob("*.smk"))
     assert "of_all_runs(" in rules and not re.search(r"\w+\s*=\s*of_(all_)?runs\w*\(", rules)
     constraints = rules.partition("wildcard_constraints:")[2].partition("\n\n")[0]
     assert all(re.search(rf"{name}=r\"[^\"]*\\d\*\"", constraints) for name in ("batch", "seed"))
+    costly = re.findall(r".*lambda [^:]*\b(?:threads|resources)\b.*\n.*", rules)
+    assert len(costly) == 1 and "if workflow.remote_exec" in costly[0], costly
 
 
 def test_places_do_not_count_and_come_back_to_the_job(tmp_path: Path) -> None:
