@@ -27,12 +27,12 @@ USEFUL = re.compile(r"batchscope \w+: done in ([\d.]+) s")
 """How a verb says in its log how long its own work took, imports left out."""
 
 
-def snakemake(bench: Bench, folder: Path, config: Path, *options: str) -> float:
-    """Seconds of a whole run in ``folder``, on two cores; the rules and ``options`` say how many threads a job gets."""
+def snakemake(bench: Bench, folder: Path, config: Path) -> float:
+    """Seconds of a whole run in ``folder``, on two cores; Snakemake and its jobs choose their threads themselves."""
     environment = {k: v for k, v in bench.environment().items() if k not in ("OMP_NUM_THREADS", "PYTHONWARNINGS")}
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
     started = time.perf_counter()
-    bench.run([*command, "--cores", CORES, "--configfile", config, *options], folder, environment)
+    bench.run([*command, "--cores", CORES, "--configfile", config], folder, environment)
     return time.perf_counter() - started
 
 
@@ -60,6 +60,7 @@ def study_config(case: EndToEnd, bench: Bench) -> dict[str, Any]:
         "budget": {"epochs": case.epochs},
         "precision": "auto",
         "device": "cpu",
+        "threads": case.threads,
     }
 
 
@@ -72,8 +73,7 @@ def run_end_to_end(case: EndToEnd, bench: Bench) -> dict[str, Any]:
     study = Study.from_mapping(config)
     config_file = folder / "config.json"
     write_json(config_file, config)
-    threads = [f"{rule}={case.threads}" for rule in ("train", "certify")]
-    dag_seconds = snakemake(bench, folder, config_file, "--set-threads", *threads)
+    dag_seconds = snakemake(bench, folder, config_file)
     log.info(f"{case.name}: the whole DAG, {dag_seconds:.0f} s")
     data = export_texts(folder / "results/end-to-end/data", folder / "texts")
     script_seconds = []

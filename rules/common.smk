@@ -63,7 +63,7 @@ AHEAD = canonical_json(
 )
 GPU = 0 if STUDY.device == "cpu" else 1
 GPUS_PER_TRAINING = GPU * STUDY.gpus
-MODEL_THREADS = 1 if STUDY.device == "cpu" else 2
+MODEL_THREADS = STUDY.model_threads
 
 
 def growing(amount):

@@ -228,6 +228,13 @@ class Study(Config):
         """Where the reviews lie, if that is a file or folder of the user's."""
         return {"source": self.data.source} if self.data.kind == "local" else {}
 
+    @property
+    def model_threads(self) -> int:
+        """CPU threads of each job that runs a model."""
+        if self.threads == "auto":
+            return 1 if self.device == "cpu" else 2
+        return self.threads
+
     def draws_maps(self, run: "Cell") -> bool:
         """Whether the study has attention maps of this run."""
         return self.attention.maps == "all" or run.seed == self.seeds[0]

@@ -241,14 +241,14 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
     ),
     "seeds added": (setting(seeds=[1, 2]), of(PER_RUN, SEEDS) - of(["maps"], SEEDS) | COMPILED),
     "seeds added, with maps of all": (setting(seeds=[1, 2], attention={"maps": "all"}), of(PER_RUN, SEEDS) | COMPILED),
-    "threads changed": (arguments("--set-threads", "train=2", "tokenize=2"), NOTHING),
+    "Snakemake's threads changed": (arguments("--set-threads", "train=2", "tokenize=2"), NOTHING),
     "mem_mb and runtime changed": (
         arguments("--set-resources", "train:mem_mb=99", "train:runtime=9", "attention:runtime=9"),
         NOTHING,
     ),
     "profile changed": (arguments("--workflow-profile", "none"), NOTHING),
     "wandb mode changed": (setting(tracking={"mode": "offline"}), of(["track"])),
-    "device and save_every changed": (setting(device="auto", save_every=5), NOTHING),
+    "device, threads and save_every changed": (setting(device="auto", threads=1, save_every=5), NOTHING),
     "a plot colour changed": (setting(report={"palette": ["#112233", "#445566"]}), {"figures", "report"}),
     "the report's title changed": (setting(report={"title": "Another"}), {"report"}),
     "the attention texts changed": (
