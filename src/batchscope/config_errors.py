@@ -1,15 +1,30 @@
 """What pydantic found wrong with a config, in one line per mistake: the key, what is wrong, what is allowed."""
 
 import difflib
+import re
+from collections.abc import Iterable
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from batchscope.config import Section
 
+BRANCH = re.compile(r"constrained-\w+|literal\[.*\]|int|float|str|bool|none")
+"""How pydantic names, at the end of a location, the alternative of a union that it tried."""
 
-def explain(error: Any, config: type[Section]) -> str:
-    """One line for one pydantic error: the key, what is wrong, what is allowed."""
-    location_parts = [part for part in error["loc"] if part != "[key]"]
+
+def explain(errors: Iterable[Any], config: type[Section]) -> str:
+    """One line for each mistake: the key, what is wrong, what is allowed. Alternatives of a value share a line."""
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    for error in errors:
+        location = tuple(part for part in error["loc"] if part != "[key]")
+        of_a_value = error["type"] not in ("extra_forbidden", "missing", "model_type")
+        is_branch = of_a_value and len(location) > 1 and BRANCH.fullmatch(str(location[-1]))
+        found.setdefault(location[:-1] if is_branch else location, []).append(error)
+    return "\n".join(_line(location, alternatives, config) for location, alternatives in found.items())
+
+
+def _line(location_parts: tuple[Any, ...], alternatives: list[Any], config: type[Section]) -> str:
+    error = alternatives[0]
     key = ".".join(str(part) for part in location_parts)
     if error["type"] == "extra_forbidden":
         allowed = _keys_beside(location_parts, config)
@@ -23,10 +38,11 @@ def explain(error: Any, config: type[Section]) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"  {key}: {message}" if key else f"  {message}"
-    return f"  {key}: {message[0].lower()}{message[1:]} (it is {error['input']!r})"
+    messages = [message, *(other["msg"].removeprefix("Input should be ") for other in alternatives[1:])]
+    return f"  {key}: {message[0].lower()}{' or '.join(messages)[1:]} (it is {error['input']!r})"
 
 
-def _keys_beside(location_parts: list[Any], config: type[Section]) -> list[str]:
+def _keys_beside(location_parts: tuple[Any, ...], config: type[Section]) -> list[str]:
     """Names of the keys allowed where the last part of ``location_parts`` stands."""
     section: Any = config
     for part in location_parts[:-1]:

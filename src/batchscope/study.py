@@ -252,7 +252,7 @@ class Study(Config):
         try:
             study = cls.model_validate(dict(config))
         except ValidationError as error:
-            raise UserError("the config has mistakes:\n" + "\n".join(explain(e, cls) for e in error.errors())) from None
+            raise UserError("the config has mistakes:\n" + explain(error.errors(), cls)) from None
         study._check_local_paths()
         return study
 

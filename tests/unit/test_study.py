@@ -76,6 +76,8 @@ def train_specs(study: Study) -> dict[Cell, str]:
         ("models.bert.architecture", "bert", "models.bert: give either `checkpoint` or `architecture`"),
         ("models", {}, "models: .*at least 1"),
         ("study", "a/b", "study: .*'a/b'"),
+        ("threads", "two", "mistakes:\n  threads: .*integer.* or 'auto' .*'two'"),
+        ("physical_batch_size", 0, "mistakes:\n  physical_batch_size: .*greater than 0 or 'auto' .*0"),
         ("tracking.mode", "onlin", "tracking.mode: .*'online'.*'onlin'"),
         ("report.palette", ["red"], "report.palette.0: .*'red'"),
     ],
