@@ -17,7 +17,7 @@ rule certify:
         f"{STUDY_FOLDER}/benchmarks/certify/{{model}}.tsv"
     conda:
         "../envs/train.yaml"
-    threads: MODEL_THREADS
+    threads: STUDY.model_threads
     resources:
         mem_mb=growing(8000),
         runtime=growing(240),

@@ -63,7 +63,6 @@ AHEAD = canonical_json(
 )
 GPU = 0 if STUDY.device == "cpu" else 1
 GPUS_PER_TRAINING = GPU * STUDY.gpus
-MODEL_THREADS = STUDY.model_threads
 
 
 def growing(amount):

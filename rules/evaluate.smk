@@ -16,7 +16,7 @@ rule evaluate:
         f"{STUDY_FOLDER}/benchmarks/evaluate/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.tsv"
     conda:
         "../envs/train.yaml"
-    threads: MODEL_THREADS
+    threads: STUDY.model_threads
     resources:
         mem_mb=growing(8000),
         runtime=growing(120),

@@ -19,7 +19,7 @@ rule train:
         f"{STUDY_FOLDER}/benchmarks/train/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.tsv"
     conda:
         "../envs/train.yaml"
-    threads: MODEL_THREADS
+    threads: STUDY.model_threads
     resources:
         mem_mb=growing(8000),
         runtime=growing(8 * 60),
