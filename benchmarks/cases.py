@@ -62,8 +62,6 @@ class EndToEnd:
     epochs: int
     learning_rate: float
     seeds: tuple[int, ...] = (42,)
-    threads: int = 1
-    """Of each job that runs a model: two pay where its weights do not fit into a core's cache."""
     target_batch_sizes: tuple[int, ...] = (64, 256, 1024)
     device: Literal["cpu"] = "cpu"
 
@@ -124,7 +122,7 @@ CASES: tuple[Case, ...] = (
     Accuracy(
         "accuracy", "MiniLM, accuracy after 16 updates", "cpu", "minilm", 64, 16, 1e-4, 500, (OURS_AUTO, TRAINER)
     ),
-    EndToEnd("study-minilm", "A whole study: MiniLM", ("minilm",), 1_300, 1, 1e-4, seeds=(42, 43), threads=2),
+    EndToEnd("study-minilm", "A whole study: MiniLM", ("minilm",), 1_300, 1, 1e-4, seeds=(42, 43)),
     EndToEnd("study-small", "A whole study: two small encoders", ("small", "small-modernbert"), 1_600, 2, 1e-3),
     Overhead("overhead", "Pipeline overhead of the demo"),
     Memory("memory", "Peak memory by number of reviews"),

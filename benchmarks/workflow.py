@@ -60,7 +60,6 @@ def study_config(case: EndToEnd, bench: Bench) -> dict[str, Any]:
         "budget": {"epochs": case.epochs},
         "precision": "auto",
         "device": "cpu",
-        "threads": case.threads,
     }
 
 

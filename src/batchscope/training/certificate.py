@@ -24,6 +24,7 @@ from batchscope.model import TextClassifier, build_model
 from batchscope.training.accumulate import ENGINES
 from batchscope.training.device import autocast, device_name, pick_device, resolve_precision
 from batchscope.training.gradients import compare, flat_gradient
+from batchscope.training.heap import keep_freed_memory
 from batchscope.training.microbatch import DeviceTokens
 from batchscope.training.peers import Epoch, audit_peers, examples_of, peer_model
 from batchscope.training.verdict import TOLERANCES, engine_verdict, overall
@@ -44,6 +45,7 @@ def certify(spec: dict[str, Any], settings: dict[str, Any], tokens_folder: Path,
     4 examples. Raises UserError for what the user can mend.
     """
     started = time.perf_counter()
+    keep_freed_memory()
     device = pick_device(settings["device"])
     precision = str(resolve_precision(spec["precision"], device)).removeprefix("torch.")
     tokens = load_tokens(tokens_folder / "train.arrow")

@@ -33,6 +33,7 @@ from batchscope.training.device import (
     resolve_precision,
 )
 from batchscope.training.dropout import use_cpu_dropout
+from batchscope.training.heap import keep_freed_memory
 from batchscope.training.ledger import Ledger, Record, checkpoint_name
 from batchscope.training.manifest import run_fingerprint, run_manifest
 from batchscope.training.memory import halved
@@ -88,6 +89,7 @@ def train(
     run still stands. Raises UserError for what the user can mend.
     """
     started = time.perf_counter()
+    keep_freed_memory()
     if spec.determinism == "strict":
         compute_deterministically()
     device = pick_device(settings["device"])

@@ -1,0 +1,26 @@
+"""The memory of a CPU's tensors, which the C library gives back to the system too eagerly.
+
+glibc returns every freed block of more than a few MiB at once, and the system hands it out again page by page, each
+filled with zeros. A micro-batch frees and asks for gigabytes: on the machine of docs/benchmarks.md MiniLM met a million
+such pages in 450 micro-batches, and this module leaves a fifth of them.
+"""
+
+import ctypes
+import os
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
+LARGEST_INT = 2**31 - 1
+ONE_GIB = 2**30
+SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees for its next allocation, until it ends: blocks of up to 1 GiB come from the
+    heap, and the heap never shrinks. Nothing happens where the C library is not glibc, or where the user's environment
+    has settings for its allocator."""
+    if any(name.startswith(SETTINGS) for name in os.environ):
+        return
+    adjust = getattr(ctypes.CDLL(None), "mallopt", None)
+    if adjust is not None:
+        adjust(MMAP_THRESHOLD, ONE_GIB)
+        adjust(TRIM_THRESHOLD, LARGEST_INT)
