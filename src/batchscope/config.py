@@ -292,8 +292,8 @@ class Config(Section):
     """Where models run; `auto` takes CUDA, then Apple MPS, then the CPU. With `cpu` no job asks for a GPU."""
     threads: PositiveInt | Literal["auto"] = "auto"
     """CPU threads of each job that runs a model; `auto` is one with `device: cpu`, so that as many jobs run as there
-    are cores, else two. Without a GPU an encoder of MiniLM's size or larger is done sooner with two. Changing it
-    trains nothing again."""
+    are cores, else two. Without a GPU more pay where there are fewer runs than cores. Changing it trains nothing
+    again."""
     gpus: PositiveInt = 1
     """GPUs per run: its micro-batches are shared out and the gradients summed, which leaves the windows as they are."""
     runs_per_gpu: PositiveInt = 1

@@ -27,7 +27,7 @@ print((faults() - before) * resource.getpagesize() / 2**20)
 
 
 def mebibytes_faulted(keep: bool, **settings: str) -> float:
-    """MiB that the system had to hand out for twenty tensors of 64 MiB, one after the other, once as many came before."""
+    """MiB that the system had to hand out for twenty tensors of 64 MiB, one after the other and once as many before."""
     program = PROGRAM.replace("KEEP", "keep_freed_memory()" if keep else "")
     theirs = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
     command = [sys.executable, "-c", program]
