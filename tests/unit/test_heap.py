@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from batchscope.training.heap import SETTINGS
+
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this machine's C library is not glibc")
 
 ROUNDS = 20
@@ -29,7 +31,7 @@ print((faults() - before) * resource.getpagesize() / 2**20)
 def mebibytes_faulted(keep: bool, **settings: str) -> float:
     """MiB that the system had to hand out for twenty tensors of 64 MiB, one after the other and once as many before."""
     program = PROGRAM.replace("KEEP", "keep_freed_memory()" if keep else "")
-    theirs = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
     command = [sys.executable, "-c", program]
     said = subprocess.run(command, env=theirs | settings, check=True, capture_output=True, text=True).stdout
     return float(said)
