@@ -17,10 +17,10 @@ from batchscope.errors import UserError
 from batchscope.files import read_json
 from batchscope.fingerprint import file_hash
 from batchscope.model import MASKS_READY_MADE, TextClassifier, attention_masks, build_model
-from batchscope.training import dropout, loop
+from batchscope.training import cpu, loop
 from batchscope.training.accumulate import ManualEngine
+from batchscope.training.cpu import LONGEST, CpuDropout, cpu_attention, draw_kept, use_cpu_kernels
 from batchscope.training.device import autocast
-from batchscope.training.dropout import CpuDropout, cpu_attention, draw_kept, use_cpu_dropout
 from batchscope.training.graph import StaticMicroStep
 from batchscope.training.loop import train
 from batchscope.training.microbatch import DeviceTokens, micro_step
@@ -33,7 +33,7 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU
 FILES = ("history.jsonl", "checkpoints/best.safetensors", "checkpoints/last.safetensors")
 
 
-# ------------------------------------------------------------------------------------------------------- dropout
+# ------------------------------------------------------------------------------------------ dropout and attention
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.003])
@@ -94,12 +94,55 @@ def test_attention_with_dropout_is_attention_with_that_mask():
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
 
 
-def test_attention_without_dropout_is_pytorchs():
-    query, key, value = (torch.randn(2, 3, 7, 4) for _ in range(3))
-    encoder = nn.Module()
-    encoder.is_causal = False
-    found, _ = cpu_attention(encoder, query, key, value, None, scaling=0.5)
-    torch.testing.assert_close(found.transpose(1, 2), scaled_dot_product_attention(query, key, value, scale=0.5))
+def made_up_attention(length: int, dtype: torch.dtype, requires_grad: bool) -> tuple[torch.Tensor, ...]:
+    """Query, key, value and a mask that hides the last two positions of one review."""
+    torch.manual_seed(1)
+    shape = (2, 3, length, 8)
+    query, key, value = (torch.randn(shape).to(dtype).requires_grad_(requires_grad) for _ in range(3))
+    mask = torch.ones(2, 1, length, length, dtype=torch.bool)
+    mask[1, :, :, -2:] = False
+    return query, key, value, mask
+
+
+def test_attention_without_dropout_in_bfloat16_is_attention(monkeypatch):
+    monkeypatch.setattr(cpu, "sdpa_attention_forward", lambda *_, **__: pytest.fail("the fused kernel"))
+    *inputs, mask = made_up_attention(7, torch.bfloat16, requires_grad=True)
+    found, _ = cpu_attention(nn.Module(), *inputs, mask)
+    doubles = [column.detach().double().requires_grad_() for column in inputs]
+    expected = reference_attention(*doubles, mask, torch.ones(2, 3, 7, 7, dtype=torch.float64), 1.0)
+    upstream = torch.randn_like(found)
+    results = [
+        [y, *torch.autograd.grad((y * upstream).sum(), into)] for y, into in ((found, inputs), (expected, doubles))
+    ]
+    for ours, theirs in zip(*results, strict=True):
+        assert float(((ours - theirs).norm() / theirs.norm()).detach()) < torch.finfo(torch.bfloat16).eps
+
+
+@pytest.mark.parametrize(
+    ("length", "dtype", "requires_grad"),
+    [(7, torch.float32, True), (7, torch.bfloat16, False), (LONGEST + 1, torch.bfloat16, True)],
+)
+def test_attention_is_pytorchs_where_that_is_as_fast_or_takes_less_memory(length, dtype, requires_grad):
+    query, key, value, mask = made_up_attention(length, dtype, requires_grad)
+    found, _ = cpu_attention(nn.Module(), query, key, value, mask)
+    expected = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    assert torch.equal(found.transpose(1, 2), expected)
+
+
+@pytest.mark.parametrize("kind", ["gpt_neox", "llama", "eurobert"])
+@pytest.mark.parametrize("p", [0.0, 1e-12])
+def test_causal_and_grouped_attention_stays_what_it_is(kind, p):
+    heads = {"num_attention_heads": 4} | ({} if kind == "gpt_neox" else {"num_key_value_heads": 2})
+    special = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0, "mask_token_id": 1}
+    shape = SIZES | heads | special | {"attention_dropout": p, "hidden_dropout": 0.0}
+    torch.manual_seed(0)
+    model = TextClassifier(AutoModel.from_config(AutoConfig.for_model(kind, **shape)), 2)
+    ids, unpadded = torch.randint(3, 50, (4, 30)), torch.ones(4, 30, dtype=torch.bool)
+    expected = model.eval()(ids, unpadded)
+    use_cpu_kernels(model.encoder)
+    torch.testing.assert_close(model.train()(ids, unpadded), expected, rtol=1e-5, atol=1e-6)
+    with autocast(CPU, torch.bfloat16):
+        torch.testing.assert_close(model(ids, unpadded), expected, rtol=0.05, atol=0.02)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
@@ -110,9 +153,9 @@ def test_an_encoder_drops_our_way_while_training_and_nothing_otherwise(small_stu
     batch = DeviceTokens(tokens, CPU).micro_batch(torch.arange(5), 1.0)
     before = model.eval()(batch.input_ids, batch.attention_mask)
     drawn = []
-    monkeypatch.setattr(dropout, "draw_kept", lambda *a: drawn.append(a) or draw_kept(*a))
+    monkeypatch.setattr(cpu, "draw_kept", lambda *a: drawn.append(a) or draw_kept(*a))
     monkeypatch.setattr(torch.Tensor, "bernoulli_", lambda *_: pytest.fail("PyTorch's own draw"))
-    use_cpu_dropout(model.encoder)
+    use_cpu_kernels(model.encoder)
     assert torch.equal(model.eval()(batch.input_ids, batch.attention_mask), before)
     assert not drawn
     after = model.train()(batch.input_ids, batch.attention_mask)

@@ -24,6 +24,7 @@ from batchscope.evaluation.predict import predict
 from batchscope.model import build_model
 from batchscope.training.accumulate import ENGINES
 from batchscope.training.checkpoint import save_checkpoint
+from batchscope.training.cpu import use_cpu_kernels
 from batchscope.training.device import (
     autocast,
     compute_deterministically,
@@ -32,7 +33,6 @@ from batchscope.training.device import (
     pick_device,
     resolve_precision,
 )
-from batchscope.training.dropout import use_cpu_dropout
 from batchscope.training.heap import keep_freed_memory
 from batchscope.training.ledger import Ledger, Record, checkpoint_name
 from batchscope.training.manifest import run_fingerprint, run_manifest
@@ -104,7 +104,7 @@ def train(
     )
     model = model.to(device).train()
     if device.type == "cpu":
-        use_cpu_dropout(model.encoder)
+        use_cpu_kernels(model.encoder)
     optimizer = _optimizer(spec, model)
     guard = Guard(optimizer, device)
     gauge = noise_gauge(model, spec.noise_scale)

@@ -1,9 +1,12 @@
-"""Dropout on a CPU, drawn 16 bits at a time.
+"""What a training computes in its own way on a CPU: dropout and attention.
 
 PyTorch draws a CPU's dropout masks one double after another from a serial generator, for every attention weight too: a
 sixth of a BERT's training time in float32, a third in bfloat16. Here one 64-bit draw from the same generator decides
 four elements. An element is dropped with probability round(65536·p)/65536, which is within 8e-6 of p, and what is kept
 is divided by the probability of being kept, so that the expectation is exact.
+
+Where nothing is dropped PyTorch's fused attention is as fast as plain matrix products in float32. In bfloat16 it is
+not: forward and backward pass take it three times as long at 128 tokens, twice as long at 512.
 """
 
 from typing import Any
@@ -17,6 +20,9 @@ from transformers.masking_utils import sdpa_mask
 
 LEVELS = 2**16
 ATTENTION = "batchscope_cpu"
+LONGEST = 512
+"""Tokens up to which plain matrix products replace the fused kernel: they keep every attention weight for the
+backward pass."""
 
 
 def draw_kept(shape: torch.Size, p: float, dtype: torch.dtype) -> tuple[Tensor, float]:
@@ -54,25 +60,36 @@ def cpu_attention(
     """Softmax attention as transformers calls it; ``query``, ``key``, ``value`` ``[N, heads, L, head size]``, mask bool
     ``[N, 1, L, L]``, True where a query may look. Output ``[N, L, heads, head size]``.
 
-    PyTorch's own kernel serves where nothing is dropped; where something is, it would go this way too, with its own
-    draw.
+    Whatever is not that (no mask, fewer key heads, a position bias), or has no gain from it, is left to transformers
+    and PyTorch.
     """
-    if not 0 < dropout < 1:
+    drops = 0 < dropout < 1
+    gains = drops or (query.dtype == torch.bfloat16 and query.requires_grad and query.shape[2] <= LONGEST)
+    if (
+        not gains
+        or attention_mask is None
+        or attention_mask.dtype != torch.bool
+        or key.shape[1] != query.shape[1]
+        or others.get("position_bias") is not None
+    ):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
         )
     scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(-1, -2)
-    if attention_mask is not None:
-        nowhere = torch.zeros_like(attention_mask, dtype=scores.dtype)
-        scores += nowhere.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
+    nowhere = torch.zeros_like(attention_mask, dtype=scores.dtype)
+    scores += nowhere.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
     weights = softmax(scores, dim=-1)
-    kept, factor = draw_kept(weights.shape, dropout, weights.dtype)
-    # The factor goes to the output, which is smaller than the weights and rounded once.
-    return ((weights * kept) @ value).mul(factor).transpose(1, 2).contiguous(), None
+    if drops:
+        kept, factor = draw_kept(weights.shape, dropout, weights.dtype)
+        # The factor goes to the output, which is smaller than the weights and rounded once.
+        output = ((weights * kept) @ value).mul(factor)
+    else:
+        output = weights @ value
+    return output.transpose(1, 2).contiguous(), None
 
 
-def use_cpu_dropout(encoder: PreTrainedModel) -> None:
-    """Let an encoder on the CPU draw its dropout this way. Nothing of it is saved with a checkpoint."""
+def use_cpu_kernels(encoder: PreTrainedModel) -> None:
+    """Let an encoder on the CPU drop and attend this way. Nothing of it is saved with a checkpoint."""
     for module in encoder.modules():
         if type(module) is nn.Dropout:
             module.__class__ = CpuDropout
