@@ -16,13 +16,12 @@ from typing import Any
 from batchscope.errors import UserError
 from batchscope.files import write_json
 from benchmarks.cases import CASES, Accuracy, EndToEnd, Memory, Overhead, Training, select
-from benchmarks.harness import ROOT, Bench, run_accuracy, run_training
+from benchmarks.harness import PAGE, RESULTS, ROOT, Bench, run_accuracy, run_training
 from benchmarks.memory import run_memory
 from benchmarks.tables import render, section
 from benchmarks.workflow import run_end_to_end, run_overhead
 
 log = logging.getLogger("benchmarks")
-RESULTS, PAGE = ROOT / "benchmarks/results", ROOT / "docs/benchmarks.md"
 RUNNERS: dict[type, Any] = {
     Training: run_training,
     Accuracy: run_accuracy,
@@ -39,8 +38,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--cases", default="all", help=f"comma-separated: all, cpu, gpu, or any of {names}")
     options.add_argument("--repeats", type=int, default=5, help="rounds of a case (default: 5)")
     options.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
-    options.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON")
-    options.add_argument("--page", type=Path, default=PAGE, help="the page whose tables are made")
+    options.add_argument("--results", type=Path, default=ROOT / RESULTS, help="folder for the JSON")
+    options.add_argument("--page", type=Path, default=ROOT / PAGE, help="the page whose tables are made")
     options.add_argument("--render", action="store_true", help="measure nothing")
     return options
 

@@ -116,8 +116,8 @@ GPU_CONTENDERS = (*map(in_bfloat16, (OURS, *PEERS)), OURS_AUTO)
 GPU_UPDATES = {64: 40, 256: 16, 1024: 6}
 
 CASES: tuple[Case, ...] = (
-    Training("small-64", "2-layer encoder, target batch 64", "cpu", "small", 64, 3, 10, (OURS, *PEERS, OURS_AUTO)),
-    Training("small-256", "2-layer encoder, target batch 256", "cpu", "small", 256, 1, 3, SOME),
+    Training("small-64", "2-layer encoder, target batch 64", "cpu", "small", 64, 3, 40, (OURS, *PEERS, OURS_AUTO)),
+    Training("small-256", "2-layer encoder, target batch 256", "cpu", "small", 256, 1, 10, SOME),
     Training("minilm-64", "MiniLM, target batch 64", "cpu", "minilm", 64, 1, 2, (OURS, *PEERS, OURS_AUTO)),
     Accuracy(
         "accuracy", "MiniLM, accuracy after 16 updates", "cpu", "minilm", 64, 16, 1e-4, 500, (OURS_AUTO, TRAINER)

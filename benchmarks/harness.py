@@ -19,6 +19,8 @@ from benchmarks.work import Work
 
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS, PAGE = "benchmarks/results", "docs/benchmarks.md"
+"""What the benchmarks write, from the root."""
 DISTURBED = 0.15
 """Cores taken by other processes from which on a measurement on the CPU is repeated, whatever it says."""
 
@@ -81,13 +83,23 @@ class Bench:
 
     def conditions(self, device: str, corpus: str) -> dict[str, Any]:
         """What is said of every result: hardware, versions, corpus, state of the code."""
-        describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-        revision = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
         return {
             "machine": self.do("describe_machine", device=device, threads=self.threads),
             "corpus": corpus,
-            "revision": f"revision {revision}" if revision else "",
+            "revision": revision(ROOT),
         }
+
+
+def revision(root: Path) -> str:
+    """The commit that is measured, and whether files differ from it, those aside that the benchmarks write themselves;
+    empty outside a repository."""
+
+    def git(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=False)
+
+    commit = git("rev-parse", "--short", "HEAD").stdout.strip()
+    changed = git("diff", "--quiet", "HEAD", "--", ".", *(f":!{path}" for path in (RESULTS, PAGE))).returncode != 0
+    return f"revision {commit}{'-dirty' if changed else ''}" if commit else ""
 
 
 def corpus_name() -> str:

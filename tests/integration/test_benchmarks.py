@@ -1,5 +1,6 @@
 """The benchmarks compare like with like: a peer is timed only if its gradient is ours."""
 
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from batchscope.files import write_json
 from benchmarks import fairness, prepare
 from benchmarks.cases import CASES, OURS, OURS_AUTO, TRAINER, Training, select
 from benchmarks.classifier import Classifier
-from benchmarks.harness import Bench, run_rounds, run_training
+from benchmarks.harness import PAGE, RESULTS, Bench, revision, run_rounds, run_training
 from benchmarks.tables import section
 from benchmarks.work import Work
 
@@ -107,3 +108,20 @@ def test_cases_are_chosen_by_name_beginning_or_device():
     assert {case.device for case in select("gpu")} == {"cuda"}
     with pytest.raises(Exception, match="there is no case 'smal'"):
         select("smal")
+
+
+def test_a_table_names_the_measured_commit_and_whether_the_code_differs_from_it(tmp_path):
+    def git(*command):
+        return subprocess.run(["git", "-C", tmp_path, *command], check=True, capture_output=True, text=True).stdout
+
+    assert revision(tmp_path) == ""
+    git("init", "--quiet")
+    for name in ("code.py", PAGE, f"{RESULTS}/case.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before", encoding="utf-8")
+    git("add", ".")
+    git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", "all")
+    commit = git("rev-parse", "--short", "HEAD").strip()
+    for name, expected in ((PAGE, ""), (f"{RESULTS}/case.json", ""), ("code.py", "-dirty")):
+        (tmp_path / name).write_text("after", encoding="utf-8")
+        assert revision(tmp_path) == f"revision {commit}{expected}"
