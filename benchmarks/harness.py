@@ -98,7 +98,7 @@ def revision(root: Path) -> str:
         return subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=False)
 
     commit = git("rev-parse", "--short", "HEAD").stdout.strip()
-    changed = git("diff", "--quiet", "HEAD", "--", ".", *(f":!{path}" for path in (RESULTS, PAGE))).returncode != 0
+    changed = git("diff", "--quiet", "HEAD", "--", ".", f":!{RESULTS}", f":!{PAGE}").returncode != 0
     return f"revision {commit}{'-dirty' if changed else ''}" if commit else ""
 
 

@@ -94,6 +94,26 @@ def test_attention_with_dropout_is_attention_with_that_mask():
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
 
 
+def test_attention_without_dropout_is_pytorchs():
+    query, key, value = (torch.randn(2, 3, 7, 4) for _ in range(3))
+    encoder = nn.Module()
+    encoder.is_causal = False
+    found, _ = cpu_attention(encoder, query, key, value, None, scaling=0.5)
+    torch.testing.assert_close(found.transpose(1, 2), scaled_dot_product_attention(query, key, value, scale=0.5))
+
+
+def test_an_unpadded_batch_of_an_encoder_without_a_mask_is_dropped_our_way(monkeypatch):
+    monkeypatch.setattr(cpu, "sdpa_attention_forward", lambda *_, **__: pytest.fail("PyTorch's own draw"))
+    *inputs, mask = made_up_attention(7, torch.float32, requires_grad=False)
+    encoder = nn.Module()
+    encoder.is_causal = False
+    found = []
+    for given in (None, torch.ones_like(mask)):
+        torch.manual_seed(2)
+        found.append(cpu_attention(encoder, *inputs, given, dropout=0.3)[0])
+    torch.testing.assert_close(*found)
+
+
 def made_up_attention(length: int, dtype: torch.dtype, requires_grad: bool) -> tuple[torch.Tensor, ...]:
     """Query, key, value and a mask that hides the last two positions of one review."""
     torch.manual_seed(1)
@@ -127,6 +147,16 @@ def test_attention_is_pytorchs_where_that_is_as_fast_or_takes_less_memory(length
     found, _ = cpu_attention(nn.Module(), query, key, value, mask)
     expected = scaled_dot_product_attention(query, key, value, attn_mask=mask)
     assert torch.equal(found.transpose(1, 2), expected)
+
+
+@pytest.mark.parametrize("as_mask", [True, False])
+def test_numbers_to_add_to_the_scores_are_added(as_mask):
+    *inputs, mask = made_up_attention(7, torch.float32, requires_grad=False)
+    bias = torch.randn(mask.shape)
+    given, more = (bias, {}) if as_mask else (mask, {"position_bias": bias})
+    found, _ = cpu_attention(nn.Module(), *inputs, given, dropout=1e-12, **more)
+    added = bias if as_mask else bias.masked_fill(~mask, -torch.inf)
+    torch.testing.assert_close(found.transpose(1, 2), scaled_dot_product_attention(*inputs, attn_mask=added))
 
 
 @pytest.mark.parametrize("kind", ["gpt_neox", "llama", "eurobert"])

@@ -60,24 +60,19 @@ def cpu_attention(
     """Softmax attention as transformers calls it; ``query``, ``key``, ``value`` ``[N, heads, L, head size]``, mask bool
     ``[N, 1, L, L]``, True where a query may look. Output ``[N, L, heads, head size]``.
 
-    Whatever is not that (no mask, fewer key heads, a position bias), or has no gain from it, is left to transformers
-    and PyTorch.
+    What is more than that (a causal rule instead of a mask, fewer key heads, a position bias), or has no gain from it,
+    is left to transformers and PyTorch.
     """
     drops = 0 < dropout < 1
     gains = drops or (query.dtype == torch.bfloat16 and query.requires_grad and query.shape[2] <= LONGEST)
-    if (
-        not gains
-        or attention_mask is None
-        or attention_mask.dtype != torch.bool
-        or key.shape[1] != query.shape[1]
-        or others.get("position_bias") is not None
-    ):
+    if not gains or not is_plain(module, query, key, attention_mask, **others):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
         )
     scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(-1, -2)
-    nowhere = torch.zeros_like(attention_mask, dtype=scores.dtype)
-    scores += nowhere.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
+    if attention_mask is not None:
+        nowhere = torch.zeros_like(attention_mask, dtype=scores.dtype)
+        scores += nowhere.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
     weights = softmax(scores, dim=-1)
     if drops:
         kept, factor = draw_kept(weights.shape, dropout, weights.dtype)
@@ -86,6 +81,26 @@ def cpu_attention(
     else:
         output = weights @ value
     return output.transpose(1, 2).contiguous(), None
+
+
+def is_plain(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    attention_mask: Tensor | None,
+    is_causal: bool | None = None,
+    position_bias: Tensor | None = None,
+    **others: Any,
+) -> bool:
+    """Whether every query has a key head of its own and a bool mask, if any, is all that restricts it.
+
+    Without a mask a module is causal unless it says otherwise: the rule of transformers' ``sdpa_attention_forward``.
+    """
+    if attention_mask is None:
+        restricted = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    else:
+        restricted = attention_mask.dtype != torch.bool
+    return not restricted and position_bias is None and key.shape[1] == query.shape[1]
 
 
 def use_cpu_kernels(encoder: PreTrainedModel) -> None:
