@@ -43,7 +43,7 @@ lint: $(READY) ## ruff, snakefmt, mypy, snakemake --lint
 	snakemake --lint
 
 docs: $(READY) ## regenerate the config's schema and key table
-	python -m batchscope.config_reference --write
+	python -m batchscope.config.reference --write
 
 setup: $(READY) ## only what the others begin with: .venv from requirements.lock
 

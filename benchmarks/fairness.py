@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
+from batchscope.certificate.peers import quietly
 from batchscope.training.gradients import compare
-from batchscope.training.peers import quietly
 from benchmarks.classifier import Classifier
 from benchmarks.contenders import ours
 from benchmarks.work import Work

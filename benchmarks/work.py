@@ -84,7 +84,7 @@ class Work:
 
     def classifier(self) -> "Classifier":
         """The initial model, the same for everyone."""
-        from batchscope.model import build_model
+        from batchscope.model.classifier import build_model
         from benchmarks.classifier import Classifier
 
         tokens = self.split_tokens("train")

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from batchscope.data.records import SPLITS, read_corpus, read_split
+from batchscope.config.study import Study
+from batchscope.data.tables import SPLITS, read_corpus, read_split
 from batchscope.files import write_json
-from batchscope.study import Study
 from benchmarks.cases import EndToEnd, Overhead
 from benchmarks.harness import ROOT, Bench, corpus_name
 

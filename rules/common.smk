@@ -1,4 +1,4 @@
-# Reads and checks the config; names folders, runs and specs. No rules here, and no logic: that is in batchscope.study.
+# Reads and checks the config; names folders, runs and specs. No rules here, and no logic: that is in batchscope.config.study.
 
 import atexit
 import gc
@@ -19,10 +19,10 @@ SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
 
 from batchscope.errors import UserError
-from batchscope.fingerprint import canonical_json, code_hash
+from batchscope.provenance.fingerprint import canonical_json, code_hash
 from batchscope.report.catalogue import figure_names
-from batchscope.stages import STAGES, strangers
-from batchscope.study import Cell, Study
+from batchscope.provenance.stages import STAGES, strangers
+from batchscope.config.study import Cell, Study
 
 # Jobs run this checkout's package, with this Python unless a conda environment is activated in front of it.
 environ["PYTHONPATH"] = pathsep.join(

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from batchscope.config.study import Study
 from batchscope.files import read_json
-from batchscope.study import Study
 from batchscope.training.loop import train as train_run
 from benchmarks.work import Work
 

@@ -19,8 +19,8 @@ from typing import Any
 from batchscope import __version__
 from batchscope.errors import UserError
 from batchscope.files import write_json
-from batchscope.fingerprint import is_code
-from batchscope.stages import STAGES, with_places, write_record
+from batchscope.provenance.fingerprint import is_code
+from batchscope.provenance.stages import STAGES, with_places, write_record
 from batchscope.training.launch import is_rank, launch
 from batchscope.training.stop import EXIT_STATUS, Stopped, deadline
 
@@ -47,9 +47,9 @@ def split(arguments: argparse.Namespace) -> Work:
 
 def tokenize(arguments: argparse.Namespace) -> Work:
     """Turn the reviews into one model's tokens."""
-    from batchscope.data.manifest import tokens_manifest
     from batchscope.data.tokenize import tokenize as run
-    from batchscope.reuse import TOKENS, hashes, reuse
+    from batchscope.provenance.manifests import tokens_manifest
+    from batchscope.provenance.reuse import TOKENS, hashes, reuse
 
     def work() -> None:
         manifest = tokens_manifest(arguments.spec, arguments.code, arguments.corpus, arguments.split)
@@ -84,11 +84,11 @@ def train(arguments: argparse.Namespace) -> Work:
     gpus = arguments.settings.get("gpus", 1)
     if gpus > 1 and not is_rank():
         return lambda: launch(gpus, sys.argv[1:])
-    from batchscope.handover import prepare, requests_ahead
+    from batchscope.hardware.device import use_threads
+    from batchscope.provenance.handover import prepare, requests_ahead
+    from batchscope.provenance.manifests import run_fingerprint
     from batchscope.tracking import Tracker
-    from batchscope.training.device import use_threads
     from batchscope.training.loop import train as run
-    from batchscope.training.manifest import run_fingerprint
     from batchscope.training.spec import TrainSpec
 
     use_threads(arguments.threads)
@@ -126,9 +126,9 @@ def train(arguments: argparse.Namespace) -> Work:
 
 def certify(arguments: argparse.Namespace) -> Work:
     """Prove a model's accumulated gradients against the full batch, and audit the installed peers."""
-    from batchscope.training.certificate import certify as run
-    from batchscope.training.device import use_threads
-    from batchscope.training.verdict import terminal_table
+    from batchscope.certificate.certify import certify as run
+    from batchscope.certificate.verdict import terminal_table
+    from batchscope.hardware.device import use_threads
 
     use_threads(arguments.threads)
 
@@ -144,7 +144,7 @@ def certify(arguments: argparse.Namespace) -> Work:
 def evaluate(arguments: argparse.Namespace) -> Work:
     """Predict validation and test with the best and the last checkpoint of a run, and measure."""
     from batchscope.evaluation.evaluate import evaluate as run
-    from batchscope.training.device import use_threads
+    from batchscope.hardware.device import use_threads
 
     use_threads(arguments.threads)
     checkpoints = checkpoints_of(arguments.run)
@@ -160,8 +160,8 @@ def track(arguments: argparse.Namespace) -> Work:
 
 def attention(arguments: argparse.Namespace) -> Work:
     """Compute the attention of a run's best checkpoint on the chosen reviews."""
+    from batchscope.hardware.device import use_threads
     from batchscope.insight.attention import attend
-    from batchscope.training.device import use_threads
 
     use_threads(arguments.threads)
     best = checkpoints_of(arguments.run)["best"]
@@ -198,15 +198,15 @@ def report(arguments: argparse.Namespace) -> Work:
 
 def fetch(arguments: argparse.Namespace) -> Work:
     """Download a study's models and data into a cache, for jobs on nodes without a network."""
-    from batchscope.fetch import fetch as run
+    from batchscope.data.fetch import fetch as run
 
     return lambda: run(arguments.configfile, arguments.cache)
 
 
 def plan(arguments: argparse.Namespace) -> Work:
     """Show what the workflow would run now and why, what it finds finished, and how long it will take."""
-    from batchscope.forecast import forecast
-    from batchscope.plan import as_json, as_table, planned_jobs
+    from batchscope.provenance.forecast import forecast
+    from batchscope.provenance.plan import as_json, as_table, planned_jobs
 
     def work() -> None:
         jobs = planned_jobs(arguments.configfile, arguments.SNAKEMAKE)
@@ -218,8 +218,8 @@ def plan(arguments: argparse.Namespace) -> Work:
 
 def verify(arguments: argparse.Namespace) -> Work:
     """Compute a run's metrics again from its checkpoints, and compare them and every hash with what is recorded."""
-    from batchscope.evaluation.verify import runs_of, table, verify_run
-    from batchscope.training.device import use_threads
+    from batchscope.hardware.device import use_threads
+    from batchscope.provenance.verify import runs_of, table, verify_run
 
     use_threads(arguments.threads)
 
@@ -326,7 +326,7 @@ def devices_for(arguments: argparse.Namespace) -> AbstractContextManager[object]
     options = getattr(arguments, "settings", None) or vars(arguments)
     if "device" not in options or is_rank():
         return nullcontext()
-    from batchscope.training.lease import leased_devices
+    from batchscope.hardware.lease import leased_devices
 
     return leased_devices(options["device"], options.get("gpus", 1))
 
@@ -359,8 +359,8 @@ def found_finished(arguments: argparse.Namespace) -> bool:
     A run may be finished elsewhere; its training may have done later stages ahead.
     """
     if arguments.run_verb is train and arguments.results and not is_rank():
-        from batchscope.reuse import RUNS, reuse
-        from batchscope.training.manifest import run_fingerprint
+        from batchscope.provenance.manifests import run_fingerprint
+        from batchscope.provenance.reuse import RUNS, reuse
         from batchscope.training.spec import TrainSpec
 
         fingerprint = run_fingerprint(TrainSpec(**arguments.spec), arguments.code, arguments.tokens)
@@ -369,7 +369,7 @@ def found_finished(arguments: argparse.Namespace) -> bool:
             log.info(f"{found} is the same training, finished: nothing to train")
         return found is not None
     if arguments.run_verb in (evaluate, attention):
-        from batchscope.handover import Request, collect
+        from batchscope.provenance.handover import Request, collect
 
         request = Request(
             stage=arguments.run_verb.__name__,

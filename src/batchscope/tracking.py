@@ -27,7 +27,7 @@ from typing import Any, Self
 
 from batchscope.errors import UserError
 from batchscope.files import read_json, write_json
-from batchscope.fingerprint import canonical_json, digest
+from batchscope.provenance.fingerprint import canonical_json, digest
 
 START_SECONDS = 30.0
 FINISH_SECONDS = 30.0

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from batchscope.config.study import Study
 from batchscope.data.corpus import build_corpus
 from batchscope.data.split import make_split
 from batchscope.data.tokenize import tokenize
-from batchscope.study import Study
 from batchscope.training.spec import TrainSpec
 
 TINY = {

@@ -14,10 +14,10 @@ from transformers import AutoModel, BertConfig, DebertaV2Config, FNetConfig, Mod
 
 from batchscope.errors import UserError
 from batchscope.files import read_json, write_json
-from batchscope.fingerprint import file_hash
 from batchscope.insight.attention import attend, attention_maps
-from batchscope.model import TextClassifier
-from batchscope.training.checkpoint import save_checkpoint
+from batchscope.model.checkpoint import save_checkpoint
+from batchscope.model.classifier import TextClassifier
+from batchscope.provenance.fingerprint import file_hash
 
 SIZES = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 SIZES |= {"intermediate_size": 48, "pad_token_id": 0}

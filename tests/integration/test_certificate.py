@@ -5,16 +5,17 @@ import json
 import pytest
 import torch
 
+from batchscope.certificate import certify as certificate
+from batchscope.certificate import peers
+from batchscope.certificate.certify import ACCUMULATION_STEPS, TAIL_STEPS, certified_windows, certify
+from batchscope.certificate.verdict import TOLERANCES, certificate_rows, terminal_table
 from batchscope.cli import main
+from batchscope.config.study import Study
 from batchscope.data.corpus import build_corpus
 from batchscope.data.split import make_split
 from batchscope.data.tokenize import tokenize
 from batchscope.errors import UserError
 from batchscope.files import read_json
-from batchscope.study import Study
-from batchscope.training import certificate, peers
-from batchscope.training.certificate import ACCUMULATION_STEPS, TAIL_STEPS, certified_windows, certify
-from batchscope.training.verdict import TOLERANCES, certificate_rows, terminal_table
 from batchscope.training.windows import loss_scale
 
 N = ACCUMULATION_STEPS

@@ -7,8 +7,8 @@ import sys
 import pytest
 from safetensors.torch import load_file
 
+from batchscope.config.study import Study
 from batchscope.files import read_json
-from batchscope.study import Study
 from batchscope.training.loop import train
 
 PROGRAM = """

@@ -15,16 +15,17 @@ from transformers import AutoConfig, AutoModel
 from batchscope.data.tokens import load_tokens
 from batchscope.errors import UserError
 from batchscope.files import read_json
-from batchscope.fingerprint import file_hash
-from batchscope.model import MASKS_READY_MADE, TextClassifier, attention_masks, build_model
-from batchscope.training import cpu, loop
+from batchscope.hardware.device import autocast
+from batchscope.model import cpu_kernels as cpu
+from batchscope.model.classifier import MASKS_READY_MADE, TextClassifier, attention_masks, build_model
+from batchscope.model.cpu_kernels import LONGEST, CpuDropout, cpu_attention, draw_kept, use_cpu_kernels
+from batchscope.provenance.fingerprint import file_hash
+from batchscope.training import loop
 from batchscope.training.accumulate import ManualEngine
-from batchscope.training.cpu import LONGEST, CpuDropout, cpu_attention, draw_kept, use_cpu_kernels
-from batchscope.training.device import autocast
-from batchscope.training.graph import StaticMicroStep
+from batchscope.training.cuda_graph import StaticMicroStep
 from batchscope.training.loop import train
 from batchscope.training.microbatch import DeviceTokens, micro_step
-from batchscope.training.reading import Guard
+from batchscope.training.readback import Guard
 from batchscope.training.windows import epoch_order
 
 CPU = torch.device("cpu")

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from hub_server import Hub, hub_server
 
+from batchscope.config.study import Study
+from batchscope.data.fetch import Item, _check_space, wanted
 from batchscope.data.hub import _explain
 from batchscope.errors import UserError
-from batchscope.fetch import Item, _check_space, wanted
-from batchscope.study import Study
 
 NOWHERE = "http://127.0.0.1:9"
 CARD = """---

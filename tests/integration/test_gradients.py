@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from batchscope.data.tokens import load_tokens
-from batchscope.model import build_model
+from batchscope.model.classifier import build_model
 from batchscope.training.accumulate import accumulate_window
 from batchscope.training.microbatch import DeviceTokens, micro_step
 from batchscope.training.windows import epoch_order, loss_scale, micro_batches, windows

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from batchscope.files import write_json
-from batchscope.fingerprint import file_hash
-from batchscope.handover import FILES
+from batchscope.provenance.fingerprint import file_hash
+from batchscope.provenance.handover import FILES
 
 EVALUATION = {"precision": "float32"}
 ATTENTION = {"max_length": 32, "truncation": "head"}
@@ -200,7 +200,7 @@ def test_strict_training_leaves_its_stages_to_themselves(fresh, small_study):
 
 KILLED = """
 import os, signal, sys
-import batchscope.handover as handover
+import batchscope.provenance.handover as handover
 from batchscope.cli import main
 handover._compute = lambda request, folder: os.kill(os.getpid(), signal.SIGKILL)
 main()

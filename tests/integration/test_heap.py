@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from batchscope.training.heap import SETTINGS
+from batchscope.hardware.allocator import SETTINGS
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this machine's C library is not glibc")
 
@@ -26,7 +26,7 @@ for number in range(2 * {ROUNDS}):
 print((faults() - before) * resource.getpagesize() / 2**20)
 """
 KEEP = """
-from batchscope.training.heap import keep_freed_memory
+from batchscope.hardware.allocator import keep_freed_memory
 keep_freed_memory()
 """
 TRAIN = """
@@ -40,7 +40,7 @@ train(spec, "code", {"physical_batch_size": 6, "device": "cpu"}, tokens, folder 
 CERTIFY = """
 import json, sys
 from pathlib import Path
-from batchscope.training.certificate import certify
+from batchscope.certificate.certify import certify
 certify(json.loads(sys.argv[1]), {"device": "cpu"}, Path(sys.argv[2]), Path(sys.argv[3]) / "certificate.json")
 """
 

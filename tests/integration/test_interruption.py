@@ -15,7 +15,7 @@ import torch
 
 from batchscope.errors import UserError
 from batchscope.files import read_json
-from batchscope.fingerprint import file_hash
+from batchscope.provenance.fingerprint import file_hash
 from batchscope.training.accumulate import ManualEngine
 from batchscope.training.loop import train
 from batchscope.training.memory import fastest_micro_batch
@@ -250,7 +250,7 @@ def test_auto_is_recorded_and_kept_over_a_restart(small_study, tmp_path):
 
 def test_the_reviews_with_a_loss_that_is_not_finite_are_named(small_study, tmp_path, monkeypatch):
     spec, tokens = small_study.spec("bert"), small_study.tokens("bert")
-    from batchscope.model import TextClassifier
+    from batchscope.model.classifier import TextClassifier
 
     forward, poisoned = TextClassifier.forward, {}
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from batchscope.data.tokens import load_tokens
-from batchscope.fingerprint import canonical_json, file_hash
-from batchscope.model import build_model
+from batchscope.model.classifier import build_model
+from batchscope.provenance.fingerprint import canonical_json, file_hash
 from batchscope.training.accumulate import accumulate_window
 from batchscope.training.loop import train
 from batchscope.training.microbatch import DeviceTokens, micro_step

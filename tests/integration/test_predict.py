@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from batchscope.data.tokens import Tokens
 from batchscope.evaluation import predict as stage
 from batchscope.evaluation.predict import predict
-from batchscope.model import build_model
+from batchscope.model.classifier import build_model
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 

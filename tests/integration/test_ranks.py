@@ -12,10 +12,10 @@ import torch
 
 from batchscope.data.tokens import load_tokens
 from batchscope.files import read_json
-from batchscope.fingerprint import canonical_json
-from batchscope.model import build_model
+from batchscope.model.checkpoint import load_checkpoint
+from batchscope.model.classifier import build_model
+from batchscope.provenance.fingerprint import canonical_json
 from batchscope.training.accumulate import ManualEngine
-from batchscope.training.checkpoint import load_checkpoint
 from batchscope.training.microbatch import DeviceTokens
 from batchscope.training.ranks import Ranks
 from batchscope.training.windows import epoch_order, loss_scale, micro_batches, windows

@@ -16,9 +16,9 @@ from batchscope.evaluation.counts import log_softmax
 from batchscope.evaluation.evaluate import evaluate
 from batchscope.evaluation.predict import predict
 from batchscope.files import read_json
-from batchscope.fingerprint import file_hash
 from batchscope.insight.attention import attention_maps, layer_windows, map_measures
-from batchscope.training.checkpoint import load_checkpoint
+from batchscope.model.checkpoint import load_checkpoint
+from batchscope.provenance.fingerprint import file_hash
 from batchscope.training.loop import train
 from batchscope.training.state import Workspace
 

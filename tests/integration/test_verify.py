@@ -10,8 +10,8 @@ import pytest
 
 from batchscope.cli import main
 from batchscope.evaluation.evaluate import CHECKPOINTS, evaluate
-from batchscope.evaluation.verify import verify_run
 from batchscope.files import read_json, write_json
+from batchscope.provenance.verify import verify_run
 from batchscope.training.loop import train
 
 RUN = "runs/bert/bs16/constant/seed1"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from batchscope.fingerprint import file_hash
+from batchscope.provenance.fingerprint import file_hash
 
 SCRIPT = Path(__file__).with_name("cluster.sh")
 CONFIGURATION = Path("/etc/slurm/slurm.conf")

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchscope.config.study import Study
 from batchscope.evaluation.metrics import measure
 from batchscope.report.catalogue import names_in_order
-from batchscope.study import Study
 
 TEXT = "the film was a quiet triumph , though its $ ending felt borrowed and slow ."
 WORDS = TEXT.split()

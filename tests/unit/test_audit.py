@@ -11,8 +11,8 @@ import pytest
 
 from batchscope.data.audit import audit
 from batchscope.data.corpus import build_corpus
-from batchscope.data.records import SPLITS, Corpus, read_corpus, read_split, write_corpus, write_split
 from batchscope.data.split import make_split
+from batchscope.data.tables import SPLITS, Corpus, read_corpus, read_split, write_corpus, write_split
 from batchscope.data.tokenize import tokenize
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from batchscope import config_reference
-from batchscope.study import Study
+from batchscope.config import reference as config_reference
+from batchscope.config.study import Study
 
 CONFIGS = sorted((config_reference.REPOSITORY / "config").glob("*.yaml"))
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchscope.data.corpus import build_corpus
-from batchscope.data.records import Corpus, read_corpus
+from batchscope.data.tables import Corpus, read_corpus
 from batchscope.errors import UserError
 
 REVIEWS = [('good, "really"\ngood', 1), ("bad", 0), ("fine <br />film", 1), ("dull é", 0)]

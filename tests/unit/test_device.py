@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from batchscope.errors import UserError
-from batchscope.training.device import CONTEXT_BYTES, pick_device, share_of_memory
-from batchscope.training.lease import SHARED
+from batchscope.hardware.device import CONTEXT_BYTES, pick_device, share_of_memory
+from batchscope.hardware.lease import SHARED
 
 GIB = 2**30
 

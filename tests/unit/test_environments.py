@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from batchscope import fingerprint
-from batchscope.stages import STAGES
+from batchscope.provenance import fingerprint
+from batchscope.provenance.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
@@ -96,7 +96,7 @@ def test_an_environment_has_the_lock_s_versions(path: Path) -> None:
 def test_an_environment_holds_what_its_rules_import(rule: str, name: str, module: str) -> None:
     needed = (
         third_party(module)
-        | third_party("batchscope.stages")
+        | third_party("batchscope.provenance.stages")
         | (third_party("batchscope.tracking") if rule == "train" else set())
     )
     assert needed <= environment(ROOT / f"envs/{name}.yaml").keys()

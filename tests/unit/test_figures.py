@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from batchscope.config.study import Study
 from batchscope.errors import UserError
 from batchscope.report.catalogue import figure_names
 from batchscope.report.curves import running_mean
@@ -15,7 +16,6 @@ from batchscope.report.figures import draw_figures, quality_cost_figure, stronge
 from batchscope.report.noise import batches_without_estimate, running_noise_scale
 from batchscope.report.style import batch_colours
 from batchscope.report.tables import write_tables
-from batchscope.study import Study
 
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
 ONE_CELL = {

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from batchscope import fingerprint
-from batchscope.fingerprint import canonical_json, code_hash, content_hash, describe_code, import_closure
+from batchscope.provenance import fingerprint
+from batchscope.provenance.fingerprint import canonical_json, code_hash, content_hash, describe_code, import_closure
 
 MODULES = {
     "__init__": "",

@@ -35,11 +35,11 @@ FLOORS = floors()
 
 
 def floor(module: str) -> int:
-    """The floor a module stands on, from 1; an exact name beats a pattern."""
+    """The floor a module is on, from 1; an exact name beats a pattern, and of several patterns the lowest counts."""
     found = [n for n, rooms in enumerate(FLOORS, start=1) if module in rooms] or [
         n for n, rooms in enumerate(FLOORS, start=1) if any(fnmatch(module, pattern) for pattern in rooms)
     ]
-    assert len(found) == 1, f"{module} must stand on one floor of docs/architecture.md, it stands on {found or 'none'}"
+    assert found, f"{module} is on no floor of docs/architecture.md"
     return found[0]
 
 
@@ -77,9 +77,9 @@ def test_the_library_does_not_know_the_workflow() -> None:
     assert not [room(path) for path in MODULES if re.search(r"^\s*(import|from) snakemake", path.read_text(), re.M)]
 
 
-@pytest.mark.parametrize("rooms", [*FLOORS[0], "cli"])
-def test_the_command_line_and_the_first_floor_need_no_torch(rooms: str) -> None:
-    module = f"batchscope.{rooms.replace('/', '.')}"
-    program = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"
+def test_the_command_line_and_the_first_floor_need_no_torch() -> None:
+    light = [name for name in map(room, MODULES) if floor(name) == 1 or name == "cli"]
+    imports = ", ".join(f"batchscope.{name.replace('/', '.')}" for name in light)
+    program = f"import sys, {imports}; print([m for m in {HEAVY} if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"

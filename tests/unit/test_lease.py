@@ -13,13 +13,13 @@ import pytest
 
 from batchscope import cli
 from batchscope.errors import UserError
-from batchscope.training import lease
-from batchscope.training.lease import device_pool, leased_devices, lock_folder
+from batchscope.hardware import lease
+from batchscope.hardware.lease import device_pool, leased_devices, lock_folder
 
 WORKER = """
 import json, os, random, sys, time
 
-from batchscope.training import lease
+from batchscope.hardware import lease
 
 lease.POLL_SECONDS = 0.02
 folder, record, count = lease.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -37,7 +37,7 @@ assert "torch" not in sys.modules
 """
 HOLDER = """
 import sys, time
-from batchscope.training import lease
+from batchscope.hardware import lease
 
 with lease.leased_devices("auto", int(sys.argv[2]), lease.Path(sys.argv[1])) as devices:
     print(*devices, flush=True)
@@ -273,7 +273,7 @@ rule job:
 JOB = """
 import json, os, signal, sys, time
 from pathlib import Path
-from batchscope.training.lease import leased_devices
+from batchscope.hardware.lease import leased_devices
 
 with leased_devices(folder=Path("locks"), patience=0) as devices:
     start = time.monotonic()

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from batchscope.files import write_json, write_text
-from batchscope.fingerprint import describe_code
-from batchscope.forecast import COPYING_SECONDS, forecast
-from batchscope.plan import PlannedJob, as_json, as_table, changed_code, differences, duration, in_words
-from batchscope.stages import STAGES
+from batchscope.provenance.fingerprint import describe_code
+from batchscope.provenance.forecast import COPYING_SECONDS, forecast
+from batchscope.provenance.plan import PlannedJob, as_json, as_table, changed_code, differences, duration, in_words
+from batchscope.provenance.stages import STAGES
 
 RUN = "bert/bs64/constant/seed1"
 
@@ -44,14 +44,14 @@ def test_the_field_that_changed_is_named_with_its_values(old: Any, new: Any, wor
 def test_the_function_that_changed_is_named(tmp_path: Path) -> None:
     code = deepcopy(describe_code(STAGES["train"].module))
     code["modules"]["batchscope.training.windows"]["epoch_order"] = "another"
-    del code["modules"]["batchscope.training.policy"]["schedule_factor"]
+    del code["modules"]["batchscope.training.schedule"]["schedule_factor"]
     code["modules"]["batchscope.files"]["gone"] = "x"
     code["libraries"]["torch"] = "1.0"
     write_json(tmp_path / "fingerprints/code/old.json", code)
     job = planned(f"train/{RUN}", record=str(tmp_path / f"fingerprints/train/{RUN}.json"))
     assert [in_words(cause) for cause in changed_code(job, "old")] == [
         "code removed: files.gone",
-        "code added: training.policy.schedule_factor",
+        "code added: training.schedule.schedule_factor",
         "code changed: training.windows.epoch_order",
         f"torch: 1.0 → {describe_code(STAGES['train'].module)['libraries']['torch']}",
     ]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from batchscope.training.policy import scaled_learning_rate, schedule_factor
+from batchscope.training.schedule import scaled_learning_rate, schedule_factor
 
 
 @pytest.mark.parametrize(("batch", "lr"), [(64, 5e-5), (256, 1e-4), (1024, 2e-4)])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from batchscope.files import read_json, write_json
-from batchscope.reuse import RUNS, hashes, reuse
+from batchscope.provenance.reuse import RUNS, hashes, reuse
 
 RUN = "runs/bert/bs64/constant/seed1"
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscope.data.corpus import build_corpus
-from batchscope.data.records import Corpus, read_corpus, read_split, write_corpus
 from batchscope.data.reviews import baseline_probabilities, choose, choose_reviews
 from batchscope.data.split import make_split
+from batchscope.data.tables import Corpus, read_corpus, read_split, write_corpus
 
 NAMES = ["confident_correct", "confident_wrong", "undecided"]
 

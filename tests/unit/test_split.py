@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from batchscope.data.corpus import build_corpus
-from batchscope.data.records import SPLITS, Corpus, read_split, write_corpus
 from batchscope.data.split import make_split
+from batchscope.data.tables import SPLITS, Corpus, read_split, write_corpus
 from batchscope.errors import UserError
 
 SPEC = {"method": "pooled", "train": 0.8, "validation": 0.1, "test": 0.1, "seed": 42}

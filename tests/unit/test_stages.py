@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from batchscope.config.study import Study
 from batchscope.files import read_json, write_json
-from batchscope.fingerprint import PACKAGE, canonical_json, code_hash, describe_code
-from batchscope.stages import FOLDER, STAGES, read_record, strangers, with_places, write_record
-from batchscope.study import Study
+from batchscope.provenance.fingerprint import PACKAGE, canonical_json, code_hash, describe_code
+from batchscope.provenance.stages import FOLDER, STAGES, read_record, strangers, with_places, write_record
 
 CONFIG: dict[str, Any] = {
     "study": "s",

@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchscope.config.study import Cell, Study
 from batchscope.errors import UserError
-from batchscope.fingerprint import canonical_json
-from batchscope.study import Cell, Study
+from batchscope.provenance.fingerprint import canonical_json
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))

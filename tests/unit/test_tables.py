@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchscope.config.study import Cell
 from batchscope.errors import UserError
 from batchscope.files import read_json, write_json
 from batchscope.report.sections import cost_table
-from batchscope.report.statistics import holm, mcnemar_exact, wilson_interval
 from batchscope.report.tables import TELEMETRY, flatten, write_tables
-from batchscope.study import Cell
+from batchscope.statistics.paired import holm, mcnemar_exact, wilson_interval
 
 SPEC = fabricate.spec()
 

@@ -9,8 +9,8 @@ import time
 import pytest
 import torch
 
+from batchscope.hardware.telemetry import Integral, Telemetry
 from batchscope.training.ledger import Ledger
-from batchscope.training.telemetry import Integral, Telemetry
 
 CPU = torch.device("cpu")
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU with a CUDA build of torch here")
@@ -74,7 +74,7 @@ def test_a_working_gpu_is_busy_and_draws_energy() -> None:
 def test_the_card_is_torch_s_whatever_cuda_visible_devices_shows() -> None:
     program = """
 import pynvml, torch
-from batchscope.training.telemetry import Telemetry
+from batchscope.hardware.telemetry import Telemetry
 card = Telemetry(torch.device("cuda"), 1, {}).cards[0]
 print(pynvml.nvmlDeviceGetUUID(card.handle), torch.cuda.get_device_properties(0).uuid)
 """

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
 
 from batchscope.data.encode import encode, shortened
-from batchscope.data.records import SPLITS, Corpus, write_corpus, write_split
 from batchscope.data.synthetic import synthetic_reviews
+from batchscope.data.tables import SPLITS, Corpus, write_corpus, write_split
 from batchscope.data.tokenize import tokenize
 from batchscope.data.tokenizer import save_tokenizer, trained_tokenizer
 from batchscope.data.tokens import Tokens, load_tokens, write_tokens

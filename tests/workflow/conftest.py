@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batchscope.config import Synthetic
+from batchscope.config.schema import Synthetic
 from batchscope.data.synthetic import synthetic_reviews
 
 # The checkpoints have more than the megabyte up to which Snakemake looks at an input's content if not told otherwise.

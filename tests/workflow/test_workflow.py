@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from batchscope.files import read_json
-from batchscope.fingerprint import file_hash
+from batchscope.provenance.fingerprint import file_hash
 
 
 def jobs(output: str) -> dict[str, int]:

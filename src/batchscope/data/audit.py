@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from batchscope.data.records import SPLITS, Corpus, read_corpus, read_split
+from batchscope.data.tables import SPLITS, Corpus, read_corpus, read_split
 from batchscope.data.tokens import Tokens, load_tokens
 from batchscope.files import write_json
 

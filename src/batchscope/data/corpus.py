@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchscope.data.records import Corpus, write_corpus
 from batchscope.data.sources import Part, read_source
 from batchscope.data.synthetic import CLASSES, synthetic_reviews
+from batchscope.data.tables import Corpus, write_corpus
 from batchscope.errors import UserError
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from batchscope.data.records import Corpus, read_corpus, read_split
+from batchscope.data.tables import Corpus, read_corpus, read_split
 from batchscope.files import write_json
 
 RULE = (

@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from batchscope.data.records import Corpus, read_corpus, write_split
+from batchscope.data.tables import Corpus, read_corpus, write_split
 from batchscope.errors import UserError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscope.data.encode import encode
-from batchscope.data.records import SPLITS, read_corpus, read_split
+from batchscope.data.tables import SPLITS, read_corpus, read_split
 from batchscope.data.tokenizer import pretrained_tokenizer, save_tokenizer, trained_tokenizer
 from batchscope.data.tokens import Tokens, write_tokens
 

@@ -11,8 +11,8 @@ from batchscope.data.tokens import Tokens, load_tokens
 from batchscope.evaluation.metrics import measure
 from batchscope.evaluation.predict import predict
 from batchscope.files import atomic, write_json
-from batchscope.training.checkpoint import load_checkpoint
-from batchscope.training.device import pick_device, resolve_precision
+from batchscope.hardware.device import pick_device, resolve_precision
+from batchscope.model.checkpoint import load_checkpoint
 
 SPLITS = ("validation", "test")
 CHECKPOINTS = ("best", "last")

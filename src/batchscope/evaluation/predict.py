@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from batchscope.data.tokens import Tokens
-from batchscope.model import TextClassifier
-from batchscope.training.device import autocast
+from batchscope.hardware.device import autocast
+from batchscope.model.classifier import TextClassifier
 
 TOKENS_PER_BATCH = 16_384
 WIDTH_STEP = 16

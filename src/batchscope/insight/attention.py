@@ -14,9 +14,9 @@ from batchscope.data.encode import encode
 from batchscope.data.tokens import load_tokens
 from batchscope.errors import UserError
 from batchscope.files import atomic, read_json, write_json
-from batchscope.model import TextClassifier
-from batchscope.training.checkpoint import load_checkpoint
-from batchscope.training.device import pick_device
+from batchscope.hardware.device import pick_device
+from batchscope.model.checkpoint import load_checkpoint
+from batchscope.model.classifier import TextClassifier
 
 
 def attend(

@@ -22,7 +22,6 @@ from batchscope.report.maps import (
     truth_in_words,
 )
 from batchscope.report.noise import noise_scale_figure
-from batchscope.report.statistics import wilson_interval
 from batchscope.report.style import (
     ATTENTION_NORM_IN_WORDS,
     INK,
@@ -39,6 +38,7 @@ from batchscope.report.style import (
     policy_marks,
     save,
 )
+from batchscope.statistics.paired import wilson_interval
 
 SHORT_ENOUGH_TO_LABEL = 32
 LOG_FROM_RATIO = 10

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from batchscope.certificate.verdict import COLUMNS, certificate_rows, setting_in_words
 from batchscope.files import read_json
 from batchscope.report.answer import budget_in_words
 from batchscope.report.catalogue import attention_cells, names_in_order
@@ -20,7 +21,6 @@ from batchscope.report.numbers import (
     scientific,
     size,
 )
-from batchscope.training.verdict import COLUMNS, certificate_rows, setting_in_words
 
 SPLITS = ("train", "validation", "test")
 

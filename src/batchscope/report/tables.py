@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from batchscope.errors import UserError
 from batchscope.files import atomic, read_json
-from batchscope.report.statistics import batch_size_contrasts, binomial_standard_error, wilson_interval
+from batchscope.statistics.paired import batch_size_contrasts, binomial_standard_error, wilson_interval
 
 METRICS = ("examples", "correct", "accuracy", "loss", "nll", "brier", "ece")
 COST = (

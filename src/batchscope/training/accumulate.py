@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from batchscope.training.graph import GraphedMicroStep, graph_if_faster
+from batchscope.training.cuda_graph import GraphedMicroStep, graph_if_faster
 from batchscope.training.microbatch import MicroBatch, WindowSums, micro_step
 
 Observer = Callable[[int, MicroBatch], None]

@@ -21,11 +21,8 @@ from batchscope.data.tokens import load_tokens
 from batchscope.errors import UserError
 from batchscope.evaluation.counts import count
 from batchscope.evaluation.predict import predict
-from batchscope.model import build_model
-from batchscope.training.accumulate import ENGINES
-from batchscope.training.checkpoint import save_checkpoint
-from batchscope.training.cpu import use_cpu_kernels
-from batchscope.training.device import (
+from batchscope.hardware.allocator import keep_freed_memory
+from batchscope.hardware.device import (
     autocast,
     compute_deterministically,
     device_name,
@@ -33,22 +30,25 @@ from batchscope.training.device import (
     pick_device,
     resolve_precision,
 )
-from batchscope.training.heap import keep_freed_memory
+from batchscope.hardware.telemetry import Telemetry
+from batchscope.model.checkpoint import save_checkpoint
+from batchscope.model.classifier import build_model
+from batchscope.model.cpu_kernels import use_cpu_kernels
+from batchscope.provenance.manifests import run_fingerprint, run_manifest
+from batchscope.training.accumulate import ENGINES
+from batchscope.training.autotune import choose_micro_step
 from batchscope.training.ledger import Ledger, Record, checkpoint_name
-from batchscope.training.manifest import run_fingerprint, run_manifest
 from batchscope.training.memory import halved
 from batchscope.training.microbatch import DeviceTokens, MicroBatch, WindowSums
 from batchscope.training.noise import WindowNorms, noise_columns, noise_gauge
 from batchscope.training.nonfinite import explain, offending_examples
-from batchscope.training.policy import schedule_factor
 from batchscope.training.progress import ProgressLine
 from batchscope.training.ranks import Ranks
-from batchscope.training.reading import Guard, Reading
+from batchscope.training.readback import Guard, Reading
+from batchscope.training.schedule import schedule_factor
 from batchscope.training.spec import TrainSpec
 from batchscope.training.state import Workspace
 from batchscope.training.stop import Stopped, StopRequest
-from batchscope.training.telemetry import Telemetry
-from batchscope.training.trial import choose_micro_step
 from batchscope.training.windows import Window, epoch_order, loss_scale, micro_batches, stream_seed, windows
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from batchscope.data.tokens import Tokens
-from batchscope.model import TextClassifier
+from batchscope.model.classifier import TextClassifier
 from batchscope.training.microbatch import DeviceTokens
 from batchscope.training.windows import Window
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import torch
 
 from batchscope.files import atomic, write_json
-from batchscope.fingerprint import file_hash
+from batchscope.provenance.fingerprint import file_hash
 
 log = logging.getLogger(__name__)
 STATES_KEPT = 2

@@ -16,7 +16,7 @@ from typing import Any
 
 from batchscope.files import write_text
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 NUMERICAL_LIBRARIES = ("torch", "transformers", "tokenizers", "datasets")
 PLACES = ("source", "checkpoint")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 from pydantic import PrivateAttr, ValidationError
 
-from batchscope.config import Config, Synthetic, location
-from batchscope.config_errors import explain
+from batchscope.config.errors import explain
+from batchscope.config.schema import Config, Synthetic, location
 from batchscope.errors import UserError
-from batchscope.fingerprint import canonical_json, content_hash, without_places
+from batchscope.provenance.fingerprint import canonical_json, content_hash, without_places
 from batchscope.training.spec import TrainSpec
 
 

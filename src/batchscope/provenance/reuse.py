@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscope.files import atomic, read_json, write_json
-from batchscope.fingerprint import file_hash
+from batchscope.provenance.fingerprint import file_hash
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from batchscope.errors import UserError
 from batchscope.files import read_json
-from batchscope.fingerprint import PACKAGE, describe_code
-from batchscope.stages import FOLDER, STAGES, read_record
+from batchscope.provenance.fingerprint import PACKAGE, describe_code
+from batchscope.provenance.stages import FOLDER, STAGES, read_record
 
 REPOSITORY = PACKAGE.parents[1]
 MISSING, UPDATED, UPSTREAM = "Missing output files", "Updated input files", "Input files updated by another job"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchscope.files import read_json, write_json
-from batchscope.fingerprint import PLACES, canonical_json, describe_code, without_places
+from batchscope.provenance.fingerprint import PLACES, canonical_json, describe_code, without_places
 
 FOLDER = "fingerprints"
 
@@ -31,7 +31,7 @@ STAGES = {
     "audit": Stage("batchscope.data.audit", "data/audit.json"),
     "reviews": Stage("batchscope.data.reviews", "data/reviews.json"),
     "train": Stage("batchscope.training.loop", "runs/{}/train.json"),
-    "certify": Stage("batchscope.training.certificate", "certificates/{}.json"),
+    "certify": Stage("batchscope.certificate.certify", "certificates/{}.json"),
     "evaluate": Stage("batchscope.evaluation.evaluate", "runs/{}/metrics.json"),
     "track": Stage("batchscope.tracking", "runs/{}/tracking.json"),
     "attention": Stage("batchscope.insight.attention", "runs/{}/attention/measures.json"),

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from batchscope.certificate.peers import Epoch, audit_peers, examples_of, peer_model
+from batchscope.certificate.verdict import TOLERANCES, engine_verdict, overall
 from batchscope.data.tokens import Tokens, load_tokens
 from batchscope.errors import UserError
 from batchscope.files import write_json
-from batchscope.model import TextClassifier, build_model
+from batchscope.hardware.allocator import keep_freed_memory
+from batchscope.hardware.device import autocast, device_name, pick_device, resolve_precision
+from batchscope.model.classifier import TextClassifier, build_model
 from batchscope.training.accumulate import ENGINES
-from batchscope.training.device import autocast, device_name, pick_device, resolve_precision
 from batchscope.training.gradients import compare, flat_gradient
-from batchscope.training.heap import keep_freed_memory
 from batchscope.training.microbatch import DeviceTokens
-from batchscope.training.peers import Epoch, audit_peers, examples_of, peer_model
-from batchscope.training.verdict import TOLERANCES, engine_verdict, overall
 from batchscope.training.windows import Window, epoch_order, loss_scale, micro_batches, windows
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from batchscope.certificate.verdict import peer_verdict
 from batchscope.data.tokens import Tokens
 from batchscope.training.gradients import compare, flat_gradient
-from batchscope.training.verdict import peer_verdict
 
 Example = dict[str, Tensor]
 

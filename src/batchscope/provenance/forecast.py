@@ -8,13 +8,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from batchscope.data.manifest import tokens_manifest
 from batchscope.files import read_json
-from batchscope.fingerprint import canonical_json, file_hash, without_places
-from batchscope.plan import PlannedJob
-from batchscope.reuse import RUNS, TOKENS, manifests
-from batchscope.stages import FOLDER, read_record
-from batchscope.training.manifest import run_fingerprint
+from batchscope.provenance.fingerprint import canonical_json, file_hash, without_places
+from batchscope.provenance.manifests import run_fingerprint, tokens_manifest
+from batchscope.provenance.plan import PlannedJob
+from batchscope.provenance.reuse import RUNS, TOKENS, manifests
+from batchscope.provenance.stages import FOLDER, read_record
 from batchscope.training.spec import TrainSpec
 
 COPYING_SECONDS = 5.0

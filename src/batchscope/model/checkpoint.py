@@ -10,7 +10,7 @@ from safetensors.torch import load_model, save_model
 
 from batchscope.errors import UserError
 from batchscope.files import atomic
-from batchscope.model import TextClassifier, rebuild_model
+from batchscope.model.classifier import TextClassifier, rebuild_model
 
 METADATA_KEY = "batchscope"
 

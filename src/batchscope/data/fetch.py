@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+from batchscope.config.study import Study
 from batchscope.data.hub import WEIGHTS, Kind, cache_folder, missing, snapshot
 from batchscope.errors import UserError
-from batchscope.study import Study
 
 
 class Item(NamedTuple):

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from batchscope.fingerprint import content_hash
-from batchscope.training.policy import Scaling, scaled_learning_rate
+from batchscope.provenance.fingerprint import content_hash
+from batchscope.training.schedule import Scaling, scaled_learning_rate
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 PositiveInt = Annotated[int, Field(gt=0)]

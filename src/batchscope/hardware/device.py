@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from batchscope.errors import UserError
-from batchscope.training.lease import runs_per_gpu
+from batchscope.hardware.lease import runs_per_gpu
 
 CONTEXT_BYTES = 512 * 2**20  # what CUDA and its libraries take for each process, beside its tensors
 

@@ -1,4 +1,4 @@
-"""Where a run came from: its spec, the hashes of what it read, versions, device, revision."""
+"""Where tokens and runs came from: spec, the hashes of what was read, versions, device, revision."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscope.files import read_json
-from batchscope.fingerprint import PACKAGE, canonical_json, digest, file_hash, without_places
+from batchscope.provenance.fingerprint import PACKAGE, canonical_json, digest, file_hash, without_places
 from batchscope.training.spec import TrainSpec
 
 try:
@@ -19,6 +19,12 @@ except ImportError:
 
 LIBRARIES = ("batchscope", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
 DEVICE_FACTS = ("device", "precision", "determinism", "physical_batch_size", "ranks")
+
+
+def tokens_manifest(spec: dict[str, Any], code: str, corpus: Path, split: Path) -> dict[str, Any]:
+    """Spec, code, the hashes of corpus and split, and the fingerprint of all these."""
+    parts = {"spec": without_places(spec), "code": code, "corpus": file_hash(corpus), "split": file_hash(split)}
+    return parts | {"fingerprint": digest(canonical_json(parts))}
 
 
 def run_fingerprint(spec: TrainSpec, code: str, tokens_folder: Path, hash_of: Callable[[Path], str] = file_hash) -> str:

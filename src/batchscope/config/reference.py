@@ -1,7 +1,7 @@
 """The config's JSON schema and key table, made from ``Study``: the model is the only place where a key is explained.
 
-python -m batchscope.config_reference --write      regenerate both
-python -m batchscope.config_reference --check      exit with 1 if one of them is out of date
+python -m batchscope.config.reference --write      regenerate both
+python -m batchscope.config.reference --check      exit with 1 if one of them is out of date
 """
 
 import argparse
@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from batchscope.config.study import Study
 from batchscope.files import write_text
-from batchscope.study import Study
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 SCHEMA = Path("workflow/schemas/config.schema.json")
 README = Path("config/README.md")
-BEGIN = "<!-- keys: made by `make docs` from src/batchscope/study.py -->"
+BEGIN = "<!-- keys: made by `make docs` from src/batchscope/config/study.py -->"
 END = "<!-- end of keys -->"
 
 Schema = dict[str, Any]
@@ -149,7 +149,7 @@ def _number(value: float) -> str:
 def main(arguments: list[str] | None = None, repository: Path = REPOSITORY) -> int:
     """The command line; returns the exit code."""
     assert __doc__ is not None
-    parser = argparse.ArgumentParser(prog="python -m batchscope.config_reference", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m batchscope.config.reference", description=__doc__.splitlines()[0])
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--write", action="store_true", help="regenerate the schema and the key table")
     action.add_argument("--check", action="store_true", help="exit with 1 if one of them is out of date")

@@ -18,9 +18,9 @@ from batchscope.evaluation.evaluate import CHECKPOINTS, SPLITS
 from batchscope.evaluation.metrics import measure
 from batchscope.evaluation.predict import predict
 from batchscope.files import read_json
-from batchscope.fingerprint import file_hash
-from batchscope.training.checkpoint import load_checkpoint
-from batchscope.training.device import device_name, pick_device
+from batchscope.hardware.device import device_name, pick_device
+from batchscope.model.checkpoint import load_checkpoint
+from batchscope.provenance.fingerprint import file_hash
 
 TOLERANCES = {"float32": {"logit": 1e-3, "loss": 1e-4}, "bfloat16": {"logit": 0.25, "loss": 1e-2}}
 

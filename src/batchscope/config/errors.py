@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from batchscope.config import Section
+from batchscope.config.schema import Section
 
 BRANCH = re.compile(r"constrained-\w+|literal\[.*\]|int|float|str|bool|none")
 """How pydantic names, at the end of a location, the alternative of a union that it tried."""

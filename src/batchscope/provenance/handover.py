@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchscope.fingerprint import canonical_json, content_hash, digest
+from batchscope.provenance.fingerprint import canonical_json, content_hash, digest
 
 log = logging.getLogger(__name__)
 SECONDS_NEEDED = 300
