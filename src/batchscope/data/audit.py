@@ -1,32 +1,12 @@
-"""What is in the data: ``data/audit.json``. Every share stands beside the counts it comes from.
-
-Keys::
-
-    reviews, classes        number of reviews in the corpus; class names in label order
-    splits.{split}          reviews; per_class {class: reviews}; words {minimum, median, mean, maximum} per review,
-                            words being what white space separates
-    tokens.{model}          max_length; vocabulary_size; splits.{split}: length {minimum, median, mean, maximum} in
-                            tokens as the model reads the reviews, special ones included; truncated and truncated_share
-                            (reviews with more tokens than max_length has room for; how many more is not counted, they
-                            are cut before); padding and padding_share (of reviews × max_length)
-    duplicates              texts that are equal character for character:
-        groups              distinct texts that occur more than once
-        redundant           reviews to remove so that every text occurs once
-        conflicting_groups  groups whose reviews have different labels
-        conflicting_reviews reviews in those groups
-        within_origin       {origin: redundant} inside each of the source's own splits
-        within_split        {split: redundant} inside each split
-        crossing            [{split, other, reviews, share}]: reviews of `split` (and their share of it) whose text
-                            also stands in `other`; all ordered pairs
-"""
+"""What is in the data: ``data/audit.json``. ``records.Audit`` explains each key."""
 
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from batchscope.data.records import Audit, Crossing, Duplicates, ModelTokens, SplitName, Spread, TokenLengths
 from batchscope.data.tables import SPLITS, Corpus, read_corpus, read_split
 from batchscope.data.tokens import Tokens, load_tokens
 from batchscope.files import write_json
@@ -36,9 +16,10 @@ def audit(corpus: Path, split: Path, tokens: dict[str, Path], output: Path) -> N
     """Write the audit of a corpus, its split and each model's tokens (model name → folder) to ``output``."""
     reviews, ids = read_corpus(corpus), read_split(split)
     words = np.array([len(text.split()) for text in reviews.texts])
-    report = {
+    report: Audit = {
         "reviews": len(reviews),
         "classes": reviews.classes,
+        "source": reviews.source,
         "splits": {
             name: {
                 "reviews": len(ids[name]),
@@ -47,7 +28,7 @@ def audit(corpus: Path, split: Path, tokens: dict[str, Path], output: Path) -> N
             }
             for name in SPLITS
         },
-        "tokens": {model: _model(folder) for model, folder in tokens.items()},
+        "tokens": {model: model_tokens(folder) for model, folder in tokens.items()},
         "duplicates": duplicates(reviews, ids),
     }
     write_json(output, report)
@@ -58,7 +39,7 @@ def per_class(labels: NDArray[np.int64], classes: list[str]) -> dict[str, int]:
     return dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))
 
 
-def spread(values: ArrayLike) -> dict[str, float]:
+def spread(values: ArrayLike) -> Spread:
     """Minimum, median, mean and maximum of ``values`` [N]."""
     values = np.asarray(values)
     return {
@@ -69,7 +50,7 @@ def spread(values: ArrayLike) -> dict[str, float]:
     }
 
 
-def duplicates(corpus: Corpus, split: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
+def duplicates(corpus: Corpus, split: dict[SplitName, NDArray[np.int64]]) -> Duplicates:
     """Exact duplicates in the corpus, within its parts and across the splits (split name → example ids)."""
     _, text = np.unique(np.array(corpus.texts, dtype=object), return_inverse=True)
     occurrences = np.bincount(text)
@@ -78,7 +59,7 @@ def duplicates(corpus: Corpus, split: dict[str, NDArray[np.int64]]) -> dict[str,
     np.minimum.at(lowest, text, corpus.label)
     np.maximum.at(highest, text, corpus.label)
     conflicting = lowest != highest
-    crossing = []
+    crossing: list[Crossing] = []
     for name, other in permutations(SPLITS, 2):
         count = int(np.isin(text[split[name]], text[split[other]]).sum())
         crossing.append({"split": name, "other": other, "reviews": count, "share": count / len(split[name])})
@@ -99,7 +80,8 @@ def _redundant(text: NDArray[np.intp]) -> int:
     return len(text) - len(np.unique(text))
 
 
-def _model(folder: Path) -> dict[str, Any]:
+def model_tokens(folder: Path) -> ModelTokens:
+    """Size, truncation and padding of the tokens in ``folder``, split by split."""
     splits = {name: load_tokens(folder / f"{name}.arrow") for name in SPLITS}
     return {
         "max_length": splits["train"].input_ids.shape[1],
@@ -108,7 +90,7 @@ def _model(folder: Path) -> dict[str, Any]:
     }
 
 
-def _lengths(tokens: Tokens) -> dict[str, Any]:
+def _lengths(tokens: Tokens) -> TokenLengths:
     truncated = int(tokens.truncated.sum())
     padding = int(tokens.input_ids.size - tokens.length.sum(dtype=np.int64))
     return {

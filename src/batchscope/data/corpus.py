@@ -1,31 +1,42 @@
 """From a source to one table of labelled reviews: ``data/corpus.parquet``."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchscope.data.sources import Part, read_source
+from batchscope.data.records import ReadPart, SplitName
+from batchscope.data.sources import Part, Source, read_source
+from batchscope.data.spec import CorpusSpec, SyntheticSpec
 from batchscope.data.synthetic import CLASSES, synthetic_reviews
 from batchscope.data.tables import Corpus, write_corpus
 from batchscope.errors import UserError
 
+log = logging.getLogger(__name__)
 
-def build_corpus(spec: dict[str, Any], output: Path) -> None:
-    """Write the corpus that ``spec`` (``Study.corpus_spec``) describes to the parquet file ``output``.
+
+def build_corpus(spec: CorpusSpec, output: Path) -> None:
+    """Write the corpus that ``spec`` describes to the parquet file ``output``.
 
     Rows: the source's train set, then its validation set, then its test set, each in the source's order.
     Raises UserError for a source that cannot be read or holds fewer than two classes, or too few rows for the sample.
     """
-    corpus = _synthetic(spec["synthetic"]) if spec["kind"] == "synthetic" else _joined(read_source(spec))
-    if "sample" in spec:
-        corpus = sample(corpus, spec["sample"], spec["sample_seed"])
+    corpus = _joined(read_source(spec)) if spec.synthetic is None else _synthetic(spec.synthetic)
+    if spec.sample is not None:
+        assert spec.sample_seed is not None
+        corpus = sample(corpus, spec.sample, spec.sample_seed)
+    for part in corpus.source["read"]:
+        log.info(f"data.source: read {part['reviews']:,} reviews of {part['name']} as {part['origin']}")
     present = np.bincount(corpus.label, minlength=len(corpus.classes))
     if np.count_nonzero(present) < 2:
         only = corpus.classes[int(np.argmax(present))]
-        raise UserError(f"data.label: all {len(corpus)} reviews are of class {only!r}; two classes are needed")
+        raise UserError(
+            f"data.label: all {len(corpus)} reviews are of class {only!r}; two classes are needed{_left_out(corpus)}"
+        )
+    _warn_of_twins(corpus.classes)
     write_corpus(corpus, output)
 
 
@@ -51,18 +62,29 @@ def sample(corpus: Corpus, size: int, seed: int) -> Corpus:
     lost = np.setdiff1d(corpus.label, corpus.label[kept])
     if len(lost):
         raise UserError(f"data.sample: {size} leaves no review of class {corpus.classes[lost[0]]!r}; take more")
-    return Corpus(corpus.text.take(pa.array(kept)), corpus.label[kept], corpus.origin[kept], corpus.classes)
+    text, label, origin = corpus.text.take(pa.array(kept)), corpus.label[kept], corpus.origin[kept]
+    return replace(corpus, text=text, label=label, origin=origin)
 
 
-def _synthetic(spec: dict[str, Any]) -> Corpus:
+def _synthetic(spec: SyntheticSpec) -> Corpus:
     texts, labels, origins = zip(*synthetic_reviews(spec), strict=True)
-    return Corpus(pa.chunked_array([texts], pa.string()), np.array(labels), np.array(origins), list(CLASSES))
+    parts: list[tuple[str, SplitName]] = [("first half", "train"), ("second half", "test")]
+    read: list[ReadPart] = [
+        {"name": name, "origin": origin, "reviews": origins.count(origin)} for name, origin in parts
+    ]
+    return Corpus(
+        text=pa.chunked_array([texts], pa.string()),
+        label=np.array(labels),
+        origin=np.array(origins),
+        classes=list(CLASSES),
+        source={"read": read, "left_out": []},
+    )
 
 
-def _joined(parts: list[Part]) -> Corpus:
+def _joined(source: Source) -> Corpus:
     """One corpus with one numbering of the classes over all parts."""
-    kinds = {part.label.type for part in parts}
-    if len(kinds) > 1:
+    parts = source.parts
+    if len({part.label.type for part in parts}) > 1:
         raise UserError(f"data.label: numbers in one file and strings in another ({_names(parts)}); use one of them")
     labels, classes = _numbered(parts)
     return Corpus(
@@ -70,6 +92,7 @@ def _joined(parts: list[Part]) -> Corpus:
         label=labels,
         origin=np.repeat(np.array([part.origin for part in parts]), [len(part.text) for part in parts]),
         classes=classes,
+        source=source.record,
     )
 
 
@@ -91,6 +114,20 @@ def _numbered(parts: list[Part]) -> tuple[NDArray[np.int64], list[str]]:
             f"({', '.join(stated)}); remove those rows"
         )
     return np.array(values, dtype=np.int64), stated
+
+
+def _warn_of_twins(classes: list[str]) -> None:
+    """Warns of classes such as ``Good`` and ``good``."""
+    spelling: dict[str, str] = {}
+    for name in classes:
+        other = spelling.setdefault(name.lower(), name)
+        if other != name:
+            log.warning(f"data.label: {other!r} and {name!r} count as two classes; they differ in capitals alone")
+
+
+def _left_out(corpus: Corpus) -> str:
+    entries = corpus.source["left_out"]
+    return "".join(f". Left out: {entry['name']} ({entry['reason']})" for entry in entries[:5])
 
 
 def _names(parts: list[Part]) -> str:

@@ -19,10 +19,10 @@ class Item(NamedTuple):
 
 
 def fetch(configfile: Path, cache: Path | None) -> None:
-    """Download every model and the data set of a study, tell what was taken and how jobs find it without a network.
+    """Download every model and the data set of a study, and print what was fetched and how jobs find it offline.
 
-    ``cache`` is the folder that the jobs get as ``HF_HOME``; the environment's if None. What is there already is not
-    downloaded again. Raises UserError for what the hub does not give, and before a download that the disk cannot hold.
+    ``cache`` is the folder that the jobs get as ``HF_HOME``; the environment's if None. Files in the cache are not
+    downloaded again. Raises UserError for what the hub refuses, and before a download that the disk cannot hold.
     """
     from huggingface_hub import constants
 
@@ -51,11 +51,11 @@ def fetch(configfile: Path, cache: Path | None) -> None:
 
 
 def wanted(study: Study) -> list[Item]:
-    """What a study takes from the hub."""
-    models = {name: model.spec() for name, model in study.models.items() if model.on_hub}
+    """Lists what a study needs from the hub."""
     items = [
-        Item(f"models.{name}.checkpoint", "model", spec["checkpoint"], spec["revision"])
-        for name, spec in models.items()
+        Item(f"models.{name}.checkpoint", "model", model.checkpoint, model.revision or "main")
+        for name, model in study.models.items()
+        if model.on_hub and model.checkpoint is not None
     ]
     if study.data.kind == "hub":
         items.append(Item("data.source", "dataset", study.data.source, study.data.revision or "main"))

@@ -1,57 +1,80 @@
-"""Models and data sets of the Hugging Face hub, by revision, in its cache: with the hub off, what is there is enough.
+"""Models and data sets of the Hugging Face hub, by revision, from its cache or by download.
 
-``datasets`` by itself would, with the hub off, take whichever revision of a data set it prepared last.
+With the hub switched off, the cache alone is read. `datasets` by itself would then take whichever revision of a data
+set it prepared last.
 """
 
 import errno
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from batchscope.errors import UserError
 
 Kind = Literal["model", "dataset"]
 WEIGHTS = ["model.safetensors", "model-*-of-*.safetensors"]
 MODEL_FILES = [*WEIGHTS, "*.json", "*.txt", "*.model"]
-"""What ``AutoModel`` and ``AutoTokenizer`` read; of the same weights in other formats and for other libraries, none."""
+"""What ``AutoModel`` and ``AutoTokenizer`` read, without copies of the weights for other libraries."""
+
+
+class _Only(TypedDict):
+    """Which files of a repository to take."""
+
+    allow_patterns: list[str] | None
+    ignore_patterns: list[str] | None
 
 
 def snapshot(key: str, kind: Kind, name: str, revision: str, cache: Path | None = None) -> Path:
     """The folder that holds ``name`` at ``revision``: from the cache if that has all of it, downloaded otherwise.
 
-    A branch is looked up anew where the hub can be reached. ``cache`` is a folder for ``HF_HOME``; the environment's if
-    None. Raises UserError, naming the config's ``key``, for what is not there or cannot be had.
+    Where the hub can be reached, a branch is resolved again at each call. ``cache`` is a folder for ``HF_HOME``; the
+    environment's if None. Raises UserError, naming the config's ``key``, for what the hub or the cache does not have.
     """
-    folder: str = _ask_the_hub(key, kind, name, revision, cache)
+    from huggingface_hub import snapshot_download
+
+    with _explained(key, kind, name, revision, cache):
+        folder = snapshot_download(
+            name, repo_type=kind, revision=revision, cache_dir=cache_folder(cache), **_files_of(kind)
+        )
     return Path(folder)
 
 
 def missing(key: str, kind: Kind, name: str, revision: str, cache: Path | None = None) -> int:
     """Bytes of ``name`` that the cache lacks, as the hub states them. Raises UserError like ``snapshot``."""
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     disable_progress_bars()
-    files = _ask_the_hub(key, kind, name, revision, cache, dry_run=True)
+    with _explained(key, kind, name, revision, cache):
+        files = snapshot_download(
+            name, repo_type=kind, revision=revision, cache_dir=cache_folder(cache), dry_run=True, **_files_of(kind)
+        )
     enable_progress_bars()
     return sum(file.file_size or 0 for file in files if file.will_download)
 
 
 def cache_folder(cache: Path | None) -> Path:
-    """Where snapshots are kept."""
+    """The folder of the snapshots. ``cache`` is a folder for ``HF_HOME``; the environment's if None."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) if cache is None else cache / "hub"
 
 
-def _ask_the_hub(key: str, kind: Kind, name: str, revision: str, cache: Path | None, dry_run: bool = False) -> Any:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import httpx
+def _files_of(kind: Kind) -> _Only:
+    """All files of a data set; of a model those that are read here."""
+    if kind == "dataset":
+        return {"allow_patterns": None, "ignore_patterns": None}
+    return {"allow_patterns": MODEL_FILES, "ignore_patterns": ["*/*"]}
 
-    only: dict[str, Any] = {"allow_patterns": MODEL_FILES, "ignore_patterns": ["*/*"]} if kind == "model" else {}
+
+@contextmanager
+def _explained(key: str, kind: Kind, name: str, revision: str, cache: Path | None) -> Iterator[None]:
+    """Turns an error of the hub's client into a UserError."""
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # whichever httpx the hub's client uses
+
     try:
-        return snapshot_download(
-            name, repo_type=kind, revision=revision, cache_dir=cache_folder(cache), dry_run=dry_run, **only
-        )
+        yield
     except (OSError, ValueError, httpx.HTTPError) as error:
         raise UserError(f"{key}: {_explain(error, kind, name, revision, cache)}") from None
 
@@ -59,7 +82,7 @@ def _ask_the_hub(key: str, kind: Kind, name: str, revision: str, cache: Path | N
 def _explain(error: Exception, kind: Kind, name: str, revision: str, cache: Path | None) -> str:
     from huggingface_hub import errors
     from huggingface_hub.constants import ENDPOINT
-    from huggingface_hub.utils import httpx
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     causes = list(_causes(error))
 

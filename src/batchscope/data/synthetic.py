@@ -4,8 +4,8 @@ A review has a verdict and a frame. In most reviews the writer judges in their o
 others say and then deny it, so that the verdict is the opposite of all the words before; in a few they repeat it and
 confirm it. Some reviews open with the verdict itself. Sentences are plain ("the script is superb"), negated ("the
 script is by no means dull"), concessive ("for all its charm, the script is dull") or set one thing against another ("a
-fine cast is wasted on a dull script"). Words of praise and blame thus stand in reviews of both verdicts, and a bag of
-words sees only a part of the evidence. A few sentences speak for the other side, as in real reviews, and
+fine cast is wasted on a dull script"). Words of praise and blame therefore occur in reviews of both verdicts, and a bag
+of words sees only a part of the evidence. A few sentences speak for the other side, as in real reviews, and
 ``label_noise`` of the labels are flipped: no model tests above 1 - ``label_noise`` except by luck.
 
 With 3,000 reviews (seed 0, 3% noise) TF-IDF with logistic regression reaches 0.755 on the 600 reviews outside the train
@@ -14,7 +14,9 @@ batches of 16, and 0.81 in batches of 64 (learning rate 1e-3, one CPU thread, 25
 """
 
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from batchscope.data.spec import SyntheticSpec
 
 CLASSES = ("negative", "positive")
 
@@ -96,18 +98,18 @@ class Review(NamedTuple):
     origin: str
 
 
-def synthetic_reviews(spec: dict[str, Any]) -> list[Review]:
-    """Make ``spec["reviews"]`` reviews, a pure function of ``spec``: ``reviews``, ``seed``, ``label_noise``.
+def synthetic_reviews(spec: SyntheticSpec) -> list[Review]:
+    """Make ``spec.reviews`` reviews, a pure function of ``spec``.
 
     The first half has origin ``train``, the rest ``test``. Verdicts are balanced to within one review before
     exactly ``round(label_noise * reviews)`` labels are flipped.
     """
-    random = Random(spec["seed"])
-    count = spec["reviews"]
+    random = Random(spec.seed)
+    count = spec.reviews
     verdicts = [number % 2 for number in range(count)]
     random.shuffle(verdicts)
     texts = [_review(random, verdict) for verdict in verdicts]
-    flipped = set(random.sample(range(count), round(spec["label_noise"] * count)))
+    flipped = set(random.sample(range(count), round(spec.label_noise * count)))
     return [
         Review(text, verdict ^ (number in flipped), "train" if 2 * number < count else "test")
         for number, (text, verdict) in enumerate(zip(texts, verdicts, strict=True))
@@ -115,7 +117,7 @@ def synthetic_reviews(spec: dict[str, Any]) -> list[Review]:
 
 
 def _review(random: Random, verdict: int) -> str:
-    """What bears on the verdict stands in the first 60 to 90 words; filler brings a review to 60 to 250 words."""
+    """A review of 60 to 250 words; the first 60 to 90 decide the verdict, the rest is filler."""
     length = 60 + int(165 * random.random() ** 1.5)
     frame = _drawn(random, FRAMES)
     side = verdict ^ (frame == "denied")

@@ -1,7 +1,7 @@
 """The two tables every later stage reads: the corpus and its split, as Parquet."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from batchscope.data.records import SourceRecord, SplitName
 from batchscope.errors import UserError
 from batchscope.files import atomic
 
-SPLITS = ("train", "validation", "test")
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Corpus:
     """[N] the source's own split: ``train``, ``validation`` or ``test``."""
     classes: list[str]
     """Class names in label order."""
+    source: SourceRecord = field(default_factory=lambda: SourceRecord(read=[], left_out=[]))
+    """What was read of the source and what was left out."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -48,7 +51,10 @@ def write_corpus(corpus: Corpus, path: Path) -> None:
     """Write ``data/corpus.parquet``."""
     schema = pa.schema(
         [("example_id", pa.int64()), ("text", pa.string()), ("label", pa.int64()), ("origin", pa.string())],
-        metadata={"classes": json.dumps(corpus.classes, ensure_ascii=False)},
+        metadata={
+            "classes": json.dumps(corpus.classes, ensure_ascii=False),
+            "source": json.dumps(corpus.source, ensure_ascii=False),
+        },
     )
     columns = [np.arange(len(corpus)), corpus.text.cast(pa.string()), corpus.label, corpus.origin.astype(object)]
     with atomic(path) as temporary:
@@ -63,10 +69,11 @@ def read_corpus(path: Path) -> Corpus:
         label=table["label"].to_numpy(),
         origin=np.array(table["origin"].to_pylist()),
         classes=json.loads(table.schema.metadata[b"classes"]),
+        source=json.loads(table.schema.metadata[b"source"]),
     )
 
 
-def write_split(split: dict[str, NDArray[np.int64]], path: Path) -> None:
+def write_split(split: dict[SplitName, NDArray[np.int64]], path: Path) -> None:
     """Write ``data/split.parquet`` from split name → example ids in training order."""
     names = np.repeat(np.array(SPLITS, dtype=object), [len(split[name]) for name in SPLITS])
     ids = np.concatenate([split[name] for name in SPLITS])
@@ -75,7 +82,7 @@ def write_split(split: dict[str, NDArray[np.int64]], path: Path) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def read_split(path: Path) -> dict[str, NDArray[np.int64]]:
+def read_split(path: Path) -> dict[SplitName, NDArray[np.int64]]:
     """Split name → example ids in training order. Raises UserError naming the file if it is missing or damaged."""
     table = _read(path)
     ids, names = table["example_id"].to_numpy(), np.array(table["split"].to_pylist())
@@ -86,4 +93,4 @@ def _read(path: Path) -> pa.Table:
     try:
         return pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"cannot read {path}: {error}; delete it and run again to make it anew") from None
+        raise UserError(f"cannot read {path}: {error}; delete it and start the workflow again") from None

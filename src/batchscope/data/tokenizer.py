@@ -1,49 +1,117 @@
 """The tokenizer of a model: the pretrained one, or one trained on the train split for an encoder from scratch."""
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
 
+from batchscope.data.decoding import POINTER
+from batchscope.data.tokenizer_errors import explained
 from batchscope.errors import UserError
+from batchscope.model.spec import Architecture, ModelSpec
 
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]",
            "mask_token": "[MASK]"}  # fmt: skip
 BYTES = 256
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("vocab.txt", "merges.txt", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "spm.model"),
+)
+ADVICE = (
+    "For a hub id check the name, the revision and the network (`batchscope fetch` fills a cache for nodes without "
+    "one); a folder needs sound config.json and tokenizer.json."
+)
+POSITIONS_AFTER_PADDING = (
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "xmod", "data2vec-text"),
+    *("longformer", "mpnet", "esm", "ibert", "luke", "mluke", "lilt", "layoutlmv3", "markuplm"),
+)
+"""Models whose learned positions begin after that of the padding token: they hold fewer tokens than positions."""
+UNLIMITED = 10**9
 
 
-def pretrained_tokenizer(model: dict[str, Any], max_length: int) -> PreTrainedTokenizerFast:
-    """The fast tokenizer of ``model["checkpoint"]`` (hub id with ``revision``, or folder); never remote code.
+def pretrained_tokenizer(model: ModelSpec, max_length: int) -> PreTrainedTokenizerFast:
+    """Load the fast tokenizer of a checkpoint; code from the hub is never run.
 
-    Raises UserError if it cannot be loaded, is not a fast one, has no padding token, or if its model does not take
-    ``max_length`` tokens.
+    Raises UserError if it cannot be loaded, is not a fast one, has no vocabulary or no padding token, or if its model
+    does not take ``max_length`` tokens.
     """
-    checkpoint = model["checkpoint"]
-    name = str(Path(checkpoint).expanduser()) if "revision" not in model else checkpoint
-    try:
-        revision = {"revision": model["revision"]} if "revision" in model else {}
+    checkpoint = model.checkpoint
+    assert checkpoint is not None
+    name = str(Path(checkpoint).expanduser()) if model.revision is None else checkpoint
+    if model.revision is None:
+        _check_files(Path(name))
+    revision = {} if model.revision is None else {"revision": model.revision}
+    with explained(f"checkpoint: cannot load the tokenizer of {checkpoint!r}", ADVICE):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **revision)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, **revision)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(
-            f"checkpoint: cannot load the tokenizer of {checkpoint!r}: {error}\n"
-            "  For a hub id check the name, the revision and the network (`batchscope fetch` fills a cache for nodes "
-            "without one); a folder needs config.json and tokenizer.json."
-        ) from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"checkpoint: {checkpoint!r} has no fast tokenizer (tokenizer.json); choose one that has")
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise UserError(
+            f"checkpoint: the tokenizer of {checkpoint!r} has no vocabulary besides its special tokens; copy the files "
+            "of its tokenizer, tokenizer.json above all, into the folder"
+        )
     if tokenizer.pad_token_id is None:
-        raise UserError(f"checkpoint: the tokenizer of {checkpoint!r} has no padding token, as an encoder's should")
-    limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or max_length)
-    if max_length > limit:
-        raise UserError(f"data.max_length: {max_length} is above the {limit} tokens that {checkpoint!r} takes")
+        raise UserError(
+            f"checkpoint: the tokenizer of {checkpoint!r} has no padding token; name one of its tokens as `pad_token` "
+            "in tokenizer_config.json"
+        )
+    limit, reason = longest_input(tokenizer, config)
+    if limit is not None and max_length > limit:
+        raise UserError(
+            f"data.max_length: {max_length} is above the {limit} tokens that {checkpoint!r} takes{reason}; set it to "
+            f"{limit} or less"
+        )
     return tokenizer
 
 
-def trained_tokenizer(architecture: str, vocabulary_size: int, texts: list[str]) -> PreTrainedTokenizerFast:
+def longest_input(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -> tuple[int | None, str]:
+    """The most tokens that tokenizer and model take, None if any number, and a reason where it is not plain.
+
+    Huge numbers, zero and -1 are how checkpoints say that there is no limit.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    learned = getattr(config, "position_embedding_type", "absolute") == "absolute"
+    kept = 0
+    if config.model_type in POSITIONS_AFTER_PADDING and learned:
+        padding = 1 if config.model_type == "mpnet" else getattr(config, "pad_token_id", None) or 0
+        kept = padding + 1
+    limits: list[tuple[int, str]] = []
+    if isinstance(positions, int) and positions > 0:
+        reason = f" (of its {positions} positions {kept} cannot hold a token)" if kept else ""
+        limits.append((positions - kept, reason))
+    length = tokenizer.model_max_length
+    if not isinstance(length, int | float):
+        raise UserError(f"checkpoint: `model_max_length` in tokenizer_config.json must be a number, not {length!r}")
+    if 0 < length < UNLIMITED:
+        limits.append((int(length), " (`model_max_length` of its tokenizer)"))
+    return min(limits, default=(None, ""))
+
+
+def _check_files(folder: Path) -> None:
+    """Raises UserError naming a file of the tokenizer that is damaged or is a Git LFS pointer."""
+    for name in ("config.json", *TOKENIZER_FILES):
+        file = folder / name
+        if not file.is_file():
+            continue
+        content = file.read_bytes()
+        if content.startswith(POINTER):
+            raise UserError(f"checkpoint: {file} is a Git LFS pointer, not the file; run `git lfs pull`")
+        if file.suffix == ".json":
+            try:
+                value = json.loads(content)
+            except ValueError as error:
+                raise UserError(
+                    f"checkpoint: {file} is damaged or cut off, it is not valid JSON: {error}; copy it again"
+                ) from None
+            if not isinstance(value, dict):
+                raise UserError(f"checkpoint: {file} is damaged: it must hold one JSON object; copy it again")
+
+
+def trained_tokenizer(architecture: Architecture, vocabulary_size: int, texts: list[str]) -> PreTrainedTokenizerFast:
     """Train a tokenizer of at most ``vocabulary_size`` entries on ``texts``, a pure function of its arguments.
 
     ``bert``: lower-case WordPiece; ``modernbert``: byte-level BPE, which needs an entry for every byte. Both put

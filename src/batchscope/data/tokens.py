@@ -81,4 +81,4 @@ def load_tokens(path: Path) -> Tokens:
             vocabulary_size=int(metadata[b"vocabulary_size"]),
         )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; delete it and run again to make it anew") from None
+        raise UserError(f"cannot read {path}: {error}; delete it and start the workflow again") from None

@@ -1,0 +1,75 @@
+"""The bytes of a file as text: decompressed, decoded from UTF-8, and where that fails, what is wrong in words."""
+
+import bz2
+import gzip
+import lzma
+import zlib
+from pathlib import Path
+
+import pyarrow as pa
+
+from batchscope.errors import UserError
+
+POINTER = b"version https://git-lfs"
+MAGIC = {
+    b"\x1f\x8b": "compressed with gzip (.gz)",
+    b"BZh": "compressed with bzip2 (.bz2)",
+    b"\xfd7zXZ": "compressed with xz (.xz)",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard (.zst)",
+    b"PK\x03\x04": "a ZIP archive or an Excel workbook",
+    b"PAR1": "a Parquet file (.parquet)",
+    b"ARROW1": "an Arrow file",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+}
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, decompressed by its ending. Raises UserError naming the file."""
+    try:
+        content = path.read_bytes()
+        if content.startswith(POINTER):
+            raise UserError(f"data.source: {path} is a Git LFS pointer, not the data; run `git lfs pull`")
+        ending = path.suffix.lower()
+        if ending == ".gz":
+            return gzip.decompress(content)
+        if ending == ".bz2":
+            return bz2.decompress(content)
+        if ending == ".xz":
+            return lzma.decompress(content)
+        if ending == ".zst":
+            with pa.input_stream(pa.BufferReader(content), compression="zstd") as stream:
+                decompressed: bytes = stream.read()
+                return decompressed
+        return content
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        what = "damaged or cut off" if path.is_file() else "not there"
+        raise UserError(f"data.source: cannot read {path}, it may be {what}: {error}") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, without a byte-order mark. Raises UserError naming the file and its likely encoding."""
+    content = read_bytes(path)
+    if content.startswith(UTF_16) or content[:4000].count(0) > len(content[:4000]) // 4:
+        raise UserError(f"data.source: {path} is encoded in UTF-16, not in UTF-8. {_how_to_convert(path, 'UTF-16')}")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"data.source: {path} {_what_is_wrong(path, content, error)}") from None
+
+
+def _what_is_wrong(path: Path, content: bytes, error: UnicodeDecodeError) -> str:
+    for magic, kind in MAGIC.items():
+        if content.startswith(magic):
+            return f"is {kind}, not a text file; give it the ending of what it is"
+    line = content.count(b"\n", 0, error.start) + 1
+    where = f"is not encoded in UTF-8: line {line} has the byte 0x{content[error.start]:02X}"
+    high = sum(byte >= 0x80 for byte in content)
+    if 3 * high > len(content):
+        return f"{where}. Find out which encoding it has. {_how_to_convert(path, 'ENCODING')}"
+    return f"{where}. It looks like Latin-1 (Windows-1252). {_how_to_convert(path, 'WINDOWS-1252')}"
+
+
+def _how_to_convert(path: Path, encoding: str) -> str:
+    name = path.name
+    return f"Save it as UTF-8, for example: iconv -f {encoding} -t UTF-8 '{name}' > 'utf8-{name}'"
