@@ -1,94 +1,99 @@
-"""Certify a study's accumulation on its own model and tokens:
+"""Certify gradient accumulation on a study's own model and tokens.
 
-    batchscope certify --spec JSON --settings JSON --tokens results/demo/tokens/bert --output results/demo/…/bert.json
-
-Three windows of real reviews are accumulated micro-batch by micro-batch and compared with themselves as one batch: a
-full one, a tail window of three micro-batches where a full one has four, and one whose last micro-batch is shorter.
-The installed peers are then asked to do the same.
+Three windows of real reviews are accumulated micro-batch by micro-batch and compared with the same window as one batch:
+a full window, a tail window of three micro-batches where a full one has four, and a window whose last micro-batch is
+shorter. The installed peers then do the same.
 """
 
 import dataclasses
 import logging
 import time
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from numpy.typing import NDArray
 
-from batchscope.certificate.peers import Epoch, audit_peers, examples_of, peer_model
-from batchscope.certificate.verdict import TOLERANCES, engine_verdict, overall
+from batchscope.certificate.engines import Bench, Plan, certify_engines, float64_floor, float64_tolerance
+from batchscope.certificate.peers import Epoch, audit_peers, examples_of
+from batchscope.certificate.records import Certificate, EngineRow
+from batchscope.certificate.spec import CertificateSpec
+from batchscope.certificate.verdict import TOLERANCES, overall
 from batchscope.data.tokens import Tokens, load_tokens
 from batchscope.errors import UserError
 from batchscope.files import write_json
 from batchscope.hardware.allocator import keep_freed_memory
-from batchscope.hardware.device import autocast, device_name, pick_device, resolve_precision
+from batchscope.hardware.device import device_name, pick_device, resolve_precision
+from batchscope.insight.attention import why_no_attention
+from batchscope.model.check import check_model
 from batchscope.model.classifier import TextClassifier, build_model
-from batchscope.training.accumulate import ENGINES
-from batchscope.training.gradients import compare, flat_gradient
-from batchscope.training.microbatch import DeviceTokens
-from batchscope.training.windows import Window, epoch_order, loss_scale, micro_batches, windows
+from batchscope.training.spec import BudgetSpec
+from batchscope.training.windows import Window, epoch_order, micro_batches, windows
 
 log = logging.getLogger(__name__)
 
 MICRO_BATCH = 4
 ACCUMULATION_STEPS = 4
 TAIL_STEPS = 3
+LIBRARIES = ("torch", "transformers", "accelerate")
 
 
-def certify(spec: dict[str, Any], settings: dict[str, Any], tokens_folder: Path, output: Path) -> dict[str, Any]:
-    """Measure, write the certificate to ``output`` and return it; its ``passed`` is for our own engines.
+def certify(spec: CertificateSpec, device: str, tokens_folder: Path, output: Path) -> Certificate:
+    """Measure, write the certificate to ``output`` and return it; its ``passed`` is for our own engines alone.
 
-    ``spec`` is ``Study.certificate_spec``: ``model``, ``seed`` and ``precision``; ``settings`` holds ``device``. The
-    micro-batch is the certificate's own, not the study's, so that the three windows exist within 7 micro-batches of
-    4 examples. Raises UserError for what the user can mend.
+    ``device`` is ``auto | cpu | cuda | mps``. The micro-batch is the certificate's own, not the study's, so that 7
+    micro-batches of 4 examples make all three windows. Raises UserError for what the user can fix, at first for a
+    model that cannot be trained.
     """
     started = time.perf_counter()
     keep_freed_memory()
-    device = pick_device(settings["device"])
-    precision = str(resolve_precision(spec["precision"], device)).removeprefix("torch.")
+    place = pick_device(device)
+    precision = str(resolve_precision(spec.precision, place)).removeprefix("torch.")
     tokens = load_tokens(tokens_folder / "train.arrow")
-    micro_batch = min(MICRO_BATCH, len(tokens) // (ACCUMULATION_STEPS + TAIL_STEPS))
-    if micro_batch < 2:
-        raise UserError(
-            f"a certificate needs {2 * (ACCUMULATION_STEPS + TAIL_STEPS)} training reviews, there are {len(tokens)}: "
-            "take a larger `data.sample` or more data"
-        )
-    plan = certified_windows(micro_batch)
-    first = _rows(tokens, epoch_order(len(tokens), spec["seed"], 1)[: plan["tail"].stop])
-
-    model = build_model(
-        spec["model"], len(tokens.classes), tokens.vocabulary_size, tokens.pad_token_id, spec["seed"]
-    ).eval()
-    engines = []
-    for name in dict.fromkeys(["float64", "float32", precision]):
-        log.info(f"our engines in {name}")
-        engines += _certify_engines(model, first, plan, micro_batch, name, _place(device, name))
+    micro_batch = _micro_batch_size(len(tokens))
+    plan = Plan(certified_windows(micro_batch), micro_batch, ACCUMULATION_STEPS)
+    first = _rows(tokens, epoch_order(len(tokens), spec.seed, 1)[: plan.windows["tail"].stop])
+    model = build_model(spec.model, len(tokens.classes), tokens.vocabulary_size, tokens.pad_token_id, spec.seed).eval()
+    check_model(model, first, output.parent)
+    longest = int(first.length.argmax())
+    attention = why_no_attention(model, first.input_ids[longest, : first.length[longest]].astype(np.int64))
+    if attention:
+        log.warning(attention)
+    tolerances = dict(TOLERANCES)
+    engines, not_measured = certify_model(model, first, plan, place, precision, tolerances)
     log.info("the installed peers in float64")
     peers = audit_peers(
-        peer_model(model.float().encoder, len(tokens.classes), spec["seed"]),
-        _epochs(first, plan),
-        micro_batch,
-        ACCUMULATION_STEPS,
-        _place(device, "float64"),
+        model.float().encoder,
+        len(tokens.classes),
+        spec.seed,
+        _epochs(first, plan.windows),
+        plan,
+        _place(place, "float64"),
+        tolerances["float64"],
     )
-    passed, sentence = overall(engines)
-    certificate = {
+    passed, sentence = overall(engines, not_measured)
+    certificate: Certificate = {
         "passed": passed,
         "verdict": sentence,
-        "model": spec["model"],
+        "model": spec.model.plain(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "seed": spec["seed"],
-        "device": device_name(device),
+        "loading": model.loading,
+        "attention": attention,
+        "seed": spec.seed,
+        "device": device_name(place),
+        "device_kind": place.type,
+        "versions": {name: version(name) for name in LIBRARIES},
         "precision": precision,
-        "tolerances": TOLERANCES,
+        "tolerances": tolerances,
         "micro_batch": micro_batch,
         "accumulation_steps": ACCUMULATION_STEPS,
         "windows": {
-            name: [stop - start for start, stop in micro_batches(window, micro_batch)] for name, window in plan.items()
+            name: [stop - start for start, stop in micro_batches(window, micro_batch)]
+            for name, window in plan.windows.items()
         },
         "engines": engines,
+        "not_measured": not_measured,
         "peers": peers,
         "seconds": time.perf_counter() - started,
     }
@@ -96,77 +101,62 @@ def certify(spec: dict[str, Any], settings: dict[str, Any], tokens_folder: Path,
     return certificate
 
 
+def certify_model(
+    model: TextClassifier,
+    tokens: Tokens,
+    plan: Plan,
+    place: torch.device,
+    precision: str,
+    tolerances: dict[str, float],
+) -> tuple[list[EngineRow], dict[str, str]]:
+    """Measure our engines in float64, float32 and the study's precision: their rows, and why a precision has none.
+
+    Sets the tolerance of float64 to what the model's own rounding there allows. Raises UserError where the model
+    cannot be computed in the precision that it would train in.
+    """
+    rows: list[EngineRow] = []
+    not_measured: dict[str, str] = {}
+    for name in dict.fromkeys(["float64", "float32", precision]):
+        log.info(f"our engines in {name}")
+        try:
+            bench = Bench(model, tokens, name, _place(place, name))
+            if name == "float64":
+                tolerances[name] = float64_tolerance(float64_floor(bench, plan.windows["full"]))
+            rows += certify_engines(bench, plan, tolerances[name])
+        except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+            words = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            if name == precision:
+                advice = "; set `precision: float32`" if name == "bfloat16" else ""
+                raise UserError(
+                    f"the {model.config.model_type} encoder cannot compute in {name}: {words}{advice}"
+                ) from None
+            not_measured[name] = f"the {model.config.model_type} encoder cannot compute in {name} ({words})"
+            model.zero_grad()
+    return rows, not_measured
+
+
+def _micro_batch_size(examples: int) -> int:
+    """Examples per micro-batch: fewer than ``MICRO_BATCH`` where there are few. Raises UserError below 2."""
+    size = min(MICRO_BATCH, examples // (ACCUMULATION_STEPS + TAIL_STEPS))
+    if size < 2:
+        raise UserError(
+            f"a certificate needs {2 * (ACCUMULATION_STEPS + TAIL_STEPS)} training reviews, there are {examples}: "
+            "set a larger `data.sample` or give more data"
+        )
+    return size
+
+
 def certified_windows(micro_batch: int) -> dict[str, Window]:
     """A full window and the tail window after it, and a window whose last micro-batch is about half as long."""
     target = ACCUMULATION_STEPS * micro_batch
-    full, tail = windows(target + TAIL_STEPS * micro_batch, target, {"epochs": 1})
+    full, tail = windows(target + TAIL_STEPS * micro_batch, target, BudgetSpec(epochs=1))
     uneven = target - (micro_batch + 1) // 2
-    (ragged,) = windows(uneven, uneven, {"epochs": 1})
+    (ragged,) = windows(uneven, uneven, BudgetSpec(epochs=1))
     return {"full": full, "tail": tail, "ragged": ragged}
 
 
-def _certify_engines(
-    model: TextClassifier,
-    tokens: Tokens,
-    plan: dict[str, Window],
-    micro_batch: int,
-    precision: str,
-    device: torch.device,
-) -> list[dict[str, Any]]:
-    """One row per engine: measures of every window against its full batch, in one precision."""
-    dtype: torch.dtype = getattr(torch, precision)
-    model.to(device, torch.float64 if dtype == torch.float64 else torch.float32)
-    data, order = DeviceTokens(tokens, device), torch.arange(len(tokens), device=device)
-    found: dict[str, dict[str, Any]] = {name: {} for name in ENGINES}
-    for window_name, window in plan.items():
-        expected, true_loss = _full_batch(model, data, order[window.start : window.stop], dtype)
-        manual: Tensor | None = None
-        for name, engine_class in ENGINES.items():
-            engine = engine_class(model, torch.optim.SGD(model.parameters(), lr=0.0))
-            sums = engine.accumulate(
-                [
-                    data.micro_batch(
-                        order[start:stop],
-                        loss_scale(window, stop - start, ACCUMULATION_STEPS * micro_batch, "exact", micro_batch),
-                    )
-                    for start, stop in micro_batches(window, micro_batch)
-                ],
-                autocast(device, dtype),
-            )
-            gradient = _take_gradient(model)
-            losses = {"logged_loss": float(sums.loss) / window.examples, "true_loss": true_loss}
-            found[name][window_name] = compare(gradient, expected) | losses
-            if manual is None:
-                manual = gradient
-            else:
-                found[name][window_name]["bitwise_equal"] = torch.equal(gradient, manual)
-    rows = []
-    for name, measured in found.items():
-        passed, words = engine_verdict(measured, precision, must_be_bitwise=device.type == "cpu")
-        rows.append({"engine": name, "precision": precision, "windows": measured, "passed": passed, "verdict": words})
-    return rows
-
-
-def _full_batch(
-    model: TextClassifier, data: DeviceTokens, rows: Tensor, precision: torch.dtype
-) -> tuple[Tensor, float]:
-    """Gradient and loss of the rows as one batch, with nothing of the engines in between."""
-    batch = data.micro_batch(rows, 1.0)
-    with autocast(rows.device, precision):
-        logits = model(batch.input_ids, batch.attention_mask)
-    loss = cross_entropy(logits, batch.label)
-    loss.backward()
-    return _take_gradient(model), float(loss.detach())
-
-
-def _take_gradient(model: TextClassifier) -> Tensor:
-    gradient = flat_gradient(model)
-    model.zero_grad()
-    return gradient
-
-
 def _epochs(tokens: Tokens, plan: dict[str, Window]) -> list[Epoch]:
-    """The data sets that make the peers meet the same windows: one epoch for full and tail, one for the ragged one."""
+    """Data sets that give the peers the same windows: one epoch for full and tail, one for the ragged window."""
     examples = examples_of(tokens)
     cut = {name: examples[window.start : window.stop] for name, window in plan.items()}
     return [
@@ -175,8 +165,8 @@ def _epochs(tokens: Tokens, plan: dict[str, Window]) -> list[Epoch]:
     ]
 
 
-def _rows(tokens: Tokens, rows: Any) -> Tokens:
-    """These rows of the tokens alone, in this order."""
+def _rows(tokens: Tokens, rows: NDArray[np.int64]) -> Tokens:
+    """Only these rows of the tokens, in this order."""
     columns = ("example_id", "label", "input_ids", "length", "truncated")
     return dataclasses.replace(tokens, **{name: getattr(tokens, name)[rows] for name in columns})
 

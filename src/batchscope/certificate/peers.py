@@ -1,8 +1,8 @@
-"""What the installed peers make of an accumulation window: each is run for real and asked for its gradient.
+"""How the installed peers accumulate a window: each runs for real, and its gradient is measured.
 
 Every peer trains transformers' own ``AutoModelForSequenceClassification`` around the study's encoder, in float64, with
 dropout and clipping off and a learning rate of zero, over a data set of a few micro-batches. What its optimizer is
-given at each update is compared with the gradient of that window as one batch. Nothing here knows what to expect.
+given at each update is compared with the gradient of that window as one batch. No expected factor is built in.
 """
 
 import contextlib
@@ -19,9 +19,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from batchscope.certificate.engines import Plan
+from batchscope.certificate.measures import window_measures
+from batchscope.certificate.records import PeerRow, WindowMeasures
 from batchscope.certificate.verdict import peer_verdict
 from batchscope.data.tokens import Tokens
-from batchscope.training.gradients import compare, flat_gradient
+from batchscope.model.encoders import usable_config
+from batchscope.training.gradients import flat_gradient
 
 Example = dict[str, Tensor]
 
@@ -33,22 +37,38 @@ class Epoch(NamedTuple):
     windows: dict[str, list[Example]]
 
 
-class Observer:
-    """An optimizer that moves nothing and compares what it is given with the gradients expected, update by update."""
+class Reference(NamedTuple):
+    """A window as one batch: its gradient, float64 ``[parameters]``, and its loss."""
 
-    def __init__(self, model: nn.Module, expected: list[Tensor]) -> None:
+    gradient: Tensor
+    loss: float
+
+
+class Observer:
+    """An optimizer that moves no weight and compares each update's gradient with the expected one."""
+
+    def __init__(self, model: nn.Module, expected: list[Reference]) -> None:
         self.model, self.expected = model, expected
-        self.found: list[dict[str, float | None]] = []
-        self.logged: list[float | None] = []
+        self.found: list[WindowMeasures] = []
+        self.logged: list[float] = []
         self.optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
         # After the step, not before: Lightning runs the last forward and backward pass inside of it.
         self.optimizer.register_step_post_hook(self._observe)
 
     def _observe(self, *_: Any) -> None:
-        if len(self.found) < len(self.expected):
-            self.found.append(compare(flat_gradient(self.model), self.expected[len(self.found)]))
-        else:
+        if len(self.found) == len(self.expected):
             raise RuntimeError(f"more than the {len(self.expected)} updates expected")
+        reference = self.expected[len(self.found)]
+        # Compared at once: a gradient of a large model is not kept. The loss is known only once it has been logged.
+        self.found.append(window_measures(flat_gradient(self.model), reference.gradient, None, reference.loss))
+
+    def measures(self) -> list[WindowMeasures]:
+        """Measures of every update with its logged loss. Raises RuntimeError if updates are missing."""
+        if len(self.found) < len(self.expected):
+            raise RuntimeError(f"{len(self.found)} updates, {len(self.expected)} expected")
+        for measures, loss in zip(self.found, self.logged, strict=False):
+            measures["logged_loss"] = loss
+        return self.found
 
 
 def examples_of(tokens: Tokens) -> list[Example]:
@@ -60,51 +80,67 @@ def examples_of(tokens: Tokens) -> list[Example]:
 
 
 def peer_model(encoder: PreTrainedModel, classes: int, seed: int) -> PreTrainedModel:
-    """transformers' own classifier around a copy of the encoder, in float64, its new weights drawn from ``seed``."""
-    config = copy.deepcopy(encoder.config)
+    """transformers' own classifier around a copy of the encoder, in float64, its new weights drawn from ``seed``.
+
+    Its dropout stays off whatever a peer asks for. Raises RuntimeError where transformers has no such classifier.
+    """
+    config = usable_config(copy.deepcopy(encoder.config))
     config.num_labels = classes
-    for name in [name for name in config.to_dict() if "dropout" in name]:
-        setattr(config, name, 0.0)
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise RuntimeError(f"transformers has no sequence classifier with a {config.model_type} encoder")
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_config(config)
+    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     unknown = model.base_model.load_state_dict(encoder.state_dict(), strict=False).unexpected_keys
-    assert not unknown, unknown
-    return model.double()
+    if unknown:
+        raise RuntimeError(f"its encoder has no {unknown[0]}")
+    classifier: PreTrainedModel = model.double().eval()
+    classifier.train = lambda mode=True: classifier  # type: ignore[method-assign]  # peers call it before they train
+    return classifier
 
 
 def audit_peers(
-    model: PreTrainedModel, epochs: list[Epoch], micro_batch: int, steps: int, device: torch.device
-) -> list[dict[str, Any]]:
-    """One row per peer: version, measures per window and verdict, or the ``reason`` why there are none."""
-    nn.Module.to(model, device)
-    references = [[_full_batch(model, window, device) for window in epoch.windows.values()] for epoch in epochs]
-    rows = []
-    for name, (distribution, train) in PEERS.items():
-        row: dict[str, Any] = {"name": name, "distribution": distribution}
-        rows.append(row)
+    encoder: PreTrainedModel,
+    classes: int,
+    seed: int,
+    epochs: list[Epoch],
+    plan: Plan,
+    device: torch.device,
+    tolerance: float,
+) -> list[PeerRow]:
+    """Run every peer: one row each, with version, measures per window and verdict, or the ``reason`` why there are
+    none. Nothing that goes wrong in another project is raised."""
+    rows: list[PeerRow] = [{"name": name, "distribution": found} for name, (found, _) in PEERS.items()]
+    try:
+        model = peer_model(encoder, classes, seed)
+        nn.Module.to(model, device)
+        references = [[_full_batch(model, window, device) for window in epoch.windows.values()] for epoch in epochs]
+    except Exception as error:
+        for row in rows:
+            row["reason"] = _could_not(error)
+        return rows
+    for row in rows:
         try:
-            row["version"] = version(distribution)
-            row["windows"] = {}
-            for epoch, reference in zip(epochs, references, strict=True):
-                observer = Observer(model, [gradient for gradient, _ in reference])
+            row["version"] = version(row["distribution"])
+            windows: dict[str, WindowMeasures] = {}
+            for epoch, expected in zip(epochs, references, strict=True):
+                observer = Observer(model, expected)
                 with quietly():
-                    train(model, observer, epoch.examples, micro_batch, steps)
-                if len(observer.found) < len(reference):
-                    raise RuntimeError(f"{len(observer.found)} updates, {len(reference)} expected")
-                logged = observer.logged or [None] * len(reference)
-                for window, found, loss, (_, true) in zip(
-                    epoch.windows, observer.found, logged, reference, strict=True
-                ):
-                    row["windows"][window] = found | {"logged_loss": loss, "true_loss": true}
-            row["passed"], row["verdict"] = peer_verdict(row["windows"])
+                    PEERS[row["name"]][1](model, observer, epoch.examples, plan.micro_batch, plan.steps)
+                windows |= zip(epoch.windows, observer.measures(), strict=True)
+            row["passed"], row["verdict"] = peer_verdict(windows, tolerance)
+            row["windows"] = windows
         except PackageNotFoundError:
             row["reason"] = "not installed"
-        except Exception as error:  # whatever another project raises is a finding, not our failure
-            row.pop("windows", None)
-            row["reason"] = f"could not be measured: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        except (Exception, SystemExit) as error:  # an error in another project is a finding about it, not ours
+            row["reason"] = _could_not(error)
         finally:
             model.zero_grad()
     return rows
+
+
+def _could_not(error: BaseException) -> str:
+    """Why a peer was not measured, in one line."""
+    return f"could not be measured: {type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
 
 
 def with_trainer(
@@ -165,7 +201,7 @@ def with_lightning(
     """Lightning's ``accumulate_grad_batches``; the logged loss is what ``self.log`` holds after the update."""
     from lightning import LightningModule, Trainer
 
-    class Classifier(LightningModule):
+    class Classifier(LightningModule):  # type: ignore[misc]  # untyped where Lightning is not installed
         def __init__(self) -> None:
             super().__init__()
             self.model = model
@@ -206,14 +242,14 @@ PEERS: dict[str, tuple[str, Train]] = {
 }
 
 
-def _full_batch(model: PreTrainedModel, examples: list[Example], device: torch.device) -> tuple[Tensor, float]:
-    """Gradient and loss of the examples as one batch, by the model's own loss."""
+def _full_batch(model: PreTrainedModel, examples: list[Example], device: torch.device) -> Reference:
+    """Compute gradient and loss of the examples as one batch, by the model's own loss."""
     model.zero_grad()
     loss = model(**{name: column.to(device) for name, column in default_collate(examples).items()}).loss
     loss.backward()
     gradient = flat_gradient(model)
     model.zero_grad()
-    return gradient, float(loss.detach())
+    return Reference(gradient, float(loss.detach()))
 
 
 def _loader(examples: list[Example], micro_batch: int) -> DataLoader[Example]:

@@ -1,12 +1,12 @@
-"""What a training computes in its own way on a CPU: dropout and attention.
+"""Faster dropout and attention for training on a CPU.
 
 PyTorch draws a CPU's dropout masks one double after another from a serial generator, for every attention weight too: a
 sixth of a BERT's training time in float32, a third in bfloat16. Here one 64-bit draw from the same generator decides
-four elements. An element is dropped with probability round(65536·p)/65536, which is within 8e-6 of p, and what is kept
-is divided by the probability of being kept, so that the expectation is exact.
+four elements. An element is dropped with probability round(65536·p)/65536, which is within 8e-6 of p. A kept element is
+divided by the probability of being kept, so that the expectation is exact.
 
-Where nothing is dropped PyTorch's fused attention is as fast as plain matrix products in float32. In bfloat16 it is
-not: forward and backward pass take it three times as long at 128 tokens, twice as long at 512.
+Without dropout, PyTorch's fused attention is as fast as plain matrix products in float32. In bfloat16 its forward and
+backward pass take three times as long at 128 tokens, twice as long at 512.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ backward pass."""
 
 
 def draw_kept(shape: torch.Size, p: float, dtype: torch.dtype) -> tuple[Tensor, float]:
-    """1 where an element is kept, 0 where it is dropped, in ``shape`` on the CPU; and the factor for what is kept."""
+    """Draw 1 for a kept and 0 for a dropped element, in ``shape`` on the CPU; and the factor for kept elements."""
     dropped = round(p * LEVELS)
     count = shape.numel()
     draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
@@ -37,7 +37,7 @@ def draw_kept(shape: torch.Size, p: float, dtype: torch.dtype) -> tuple[Tensor, 
 
 
 class CpuDropout(nn.Dropout):
-    """``nn.Dropout`` with another draw."""
+    """``nn.Dropout`` with a faster draw."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Drop elements while training."""
@@ -60,8 +60,8 @@ def cpu_attention(
     """Softmax attention as transformers calls it; ``query``, ``key``, ``value`` ``[N, heads, L, head size]``, mask bool
     ``[N, 1, L, L]``, True where a query may look. Output ``[N, L, heads, head size]``.
 
-    What is more than that (a causal rule instead of a mask, fewer key heads, a position bias), or has no gain from it,
-    is left to transformers and PyTorch.
+    Anything more (a causal rule instead of a mask, fewer key heads, a position bias), and every case without a gain,
+    goes to transformers and PyTorch.
     """
     drops = 0 < dropout < 1
     gains = drops or (query.dtype == torch.bfloat16 and query.requires_grad and query.shape[2] <= LONGEST)
@@ -104,7 +104,7 @@ def is_plain(
 
 
 def use_cpu_kernels(encoder: PreTrainedModel) -> None:
-    """Let an encoder on the CPU drop and attend this way. Nothing of it is saved with a checkpoint."""
+    """Replace dropout and attention of an encoder on the CPU. A checkpoint saves nothing of it."""
     for module in encoder.modules():
         if type(module) is nn.Dropout:
             module.__class__ = CpuDropout
