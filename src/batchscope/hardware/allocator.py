@@ -1,8 +1,8 @@
-"""The memory of a CPU's tensors, which the C library gives back to the system too eagerly.
+"""Keeps the memory of freed CPU tensors in the process.
 
-glibc returns every freed block of more than a few MiB at once, and the system hands it out again page by page, each
-filled with zeros. A micro-batch frees and asks for gigabytes: on the machine of docs/benchmarks.md MiniLM met a million
-such pages in 450 micro-batches, and this module leaves a fifth of them.
+glibc returns every freed block of more than a few MiB to the system at once, and the system hands it out again page by
+page, each filled with zeros. A micro-batch frees and allocates gigabytes: on the machine of docs/benchmarks.md MiniLM
+caused a million such page faults in 450 micro-batches, and this module reduces them to a fifth.
 """
 
 import ctypes
@@ -15,9 +15,9 @@ SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees for its next allocation, until it ends: blocks of up to 1 GiB come from the
-    heap, and the heap never shrinks. Nothing happens where the C library is not glibc, or where the user's environment
-    has settings for its allocator."""
+    """Let this process reuse the memory that it frees: blocks of up to 1 GiB come from the heap, which never shrinks.
+
+    Does nothing if the C library is not glibc, or if the user's environment has settings for its allocator."""
     if any(name.startswith(SETTINGS) for name in os.environ):
         return
     adjust = getattr(ctypes.CDLL(None), "mallopt", None)

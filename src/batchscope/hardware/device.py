@@ -1,28 +1,56 @@
-"""Where and in what precision a model runs."""
+"""The device and the precision of a model."""
 
 import contextlib
 import os
 import resource
 import sys
 from contextlib import AbstractContextManager
+from typing import Literal, NamedTuple
 
 import torch
 
 from batchscope.errors import UserError
 from batchscope.hardware.lease import runs_per_gpu
 
-CONTEXT_BYTES = 512 * 2**20  # what CUDA and its libraries take for each process, beside its tensors
+CONTEXT_BYTES = 512 * 2**20  # of CUDA and its libraries in each process, beside its tensors
+
+
+class Place(NamedTuple):
+    """Where and how a model computes. Both change the last digits of a result, and neither is part of a spec."""
+
+    device: torch.device
+    precision: torch.dtype
+
+    @property
+    def precision_name(self) -> Literal["float32", "bfloat16"]:
+        """The precision as the config and the manifests write it."""
+        return "bfloat16" if self.precision == torch.bfloat16 else "float32"
+
+    @property
+    def name(self) -> str:
+        """Such as ``bfloat16-cuda``."""
+        return f"{self.precision_name}-{self.device.type}"
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Mixed precision for the forward pass; see ``autocast``."""
+        return autocast(self.device, self.precision)
+
+
+def pick_place(device: str, precision: str) -> Place:
+    """The device and the precision of a job, from the config's ``device`` and ``precision``. UserError as below."""
+    picked = pick_device(device)
+    return Place(picked, resolve_precision(precision, picked))
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device for ``auto | cpu | cuda | mps``; UserError if the one asked for is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """The device for ``auto | cpu | cuda | mps``. Raises UserError if it is not available."""
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
-        wanted = next(name for name, available in there.items() if available)
-    if not there[wanted]:
+        wanted = next(name for name, available in found.items() if available)
+    if not found[wanted]:
         raise UserError(
-            f"device: {wanted} is not available here (available: {', '.join(n for n, a in there.items() if a)}); "
-            "set `device: auto`, or run where it is"
+            f"device: {wanted} is not available here (available: {', '.join(n for n, a in found.items() if a)}); "
+            "set `device: auto`, or run where it is available"
         )
     if wanted == "cuda" and runs_per_gpu() > 1:
         _keep_to_own_share(runs_per_gpu())
@@ -30,7 +58,7 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def _keep_to_own_share(runs: int) -> None:
-    """Bound what this process may allocate on each visible GPU, so that the jobs it shares them with have as much."""
+    """Limit the memory of this process on each visible GPU, so that each of ``runs`` jobs can have as much."""
     for number in range(torch.cuda.device_count()):
         torch.cuda.set_per_process_memory_fraction(
             share_of_memory(torch.cuda.get_device_properties(number).total_memory, runs), number
@@ -38,14 +66,14 @@ def _keep_to_own_share(runs: int) -> None:
 
 
 def share_of_memory(total_bytes: int, runs: int) -> float:
-    """The fraction of a GPU's memory that each of ``runs`` processes may fill. Raises UserError if that is nothing."""
+    """The fraction of a GPU's memory that each of ``runs`` processes may fill. Raises UserError if none is left."""
     if (share := 1 / runs - CONTEXT_BYTES / total_bytes) <= 0:
         raise UserError(f"runs_per_gpu: {runs} is too many for a GPU with {total_bytes / 2**30:.0f} GiB")
     return share
 
 
 def resolve_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 where the hardware multiplies it fast: CUDA from Ampere on, CPUs with AVX-512 BF16, AMX."""
+    """``auto`` is bfloat16 where its products are fast: on CUDA from Ampere on, on CPUs with AVX-512 BF16 or AMX."""
     if wanted != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
     if device.type == "cuda":
@@ -66,9 +94,9 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
 
 
 def compute_deterministically() -> None:
-    """Let the same computation give the same bits again: deterministic kernels alone, no TF32.
+    """Make repeated computations equal bit for bit: deterministic kernels only, no TF32.
 
-    To be called before anything runs on the GPU: cuBLAS reads its setting when it starts.
+    Call it before anything runs on the GPU: cuBLAS reads its setting when it starts.
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True)
@@ -79,14 +107,14 @@ def compute_deterministically() -> None:
 
 
 def use_threads(threads: int | None) -> None:
-    """Compute with as many CPU threads as the job was given."""
+    """Compute with ``threads`` CPU threads; None leaves the number as it is."""
     if threads is not None:
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def device_name(device: torch.device) -> str:
-    """What the hardware calls itself."""
+    """The name of the hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -95,7 +123,7 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held at once: on the GPU by tensors, on the CPU by the process."""
+    """Largest memory held at once, in bytes: by tensors on a GPU, by the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

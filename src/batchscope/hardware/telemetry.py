@@ -1,17 +1,19 @@
-"""How busy the GPUs are and what energy they draw while a run trains, as the driver (NVML) tells it.
+"""How busy the GPUs are and what energy they draw while a run trains, as reported by the driver (NVML).
 
-Both are those of the whole card: what other processes do there counts too, and so does idling between updates.
+Both are values of the whole card: other processes on it count too, and so does idling between updates.
 """
 
 import logging
 import math
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
 import torch
+
+from batchscope.hardware.records import TelemetryFacts, TelemetryTotals
 
 try:
     import pynvml
@@ -20,19 +22,25 @@ except ImportError:
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_SAMPLES = 1.0
-Totals = dict[str, float | None]
+NOTHING: TelemetryTotals = {
+    "energy_joules": 0.0,
+    "utilisation_seconds": 0.0,
+    "sampled_seconds": 0.0,
+    "utilisation_peak": None,
+}
+"""Totals before the first start."""
 
 
 class Telemetry:
-    """Samples the devices of a run in a thread of its own, from its making until it is closed.
+    """Samples the devices of a run in a thread of its own, from its construction until it is closed.
 
-    ``device`` is what the run computes on, with ``count`` processes on a CUDA device each. ``earlier`` is what
-    ``totals`` gave before the run was cut off: sums go on from there. On other devices than NVIDIA's, and where the
-    driver does not tell, every field is None; nothing here ever ends a run.
+    ``device`` is the device of the run, which has ``count`` processes with one CUDA device each. ``earlier`` is what
+    ``totals`` returned before the run was interrupted: the sums continue from there. On devices other than NVIDIA's,
+    and where the driver reports nothing, every field is None. A failure of the telemetry never stops a run.
     """
 
-    def __init__(self, device: torch.device, count: int, earlier: Mapping[str, float | None]) -> None:
-        self.earlier = dict(earlier)
+    def __init__(self, device: torch.device, count: int, earlier: TelemetryTotals | None) -> None:
+        self.earlier = earlier or NOTHING
         self.cards = _cards(device, count)
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._sample, name="telemetry", daemon=True)
@@ -53,32 +61,28 @@ class Telemetry:
         if self.cards:
             self.thread.join()
 
-    def totals(self) -> Totals:
-        """Sums since the run's first start, to be saved with its state; None where a start was not measured.
-
-        ``energy_joules``, ``utilisation_seconds`` (the integral of the utilisation, a share) and ``sampled_seconds``
-        are sums over the devices, ``utilisation_peak`` is the largest sample.
-        """
-        before = self.earlier or {"energy_joules": 0.0, "utilisation_seconds": 0.0, "sampled_seconds": 0.0}
-        now: Totals = {
-            "energy_joules": _sum(card.energy_joules() for card in self.cards) if self.cards else None,
-            "utilisation_seconds": _sum(card.utilisation.integral for card in self.cards) if self.cards else None,
-            "sampled_seconds": _sum(card.utilisation.seconds for card in self.cards) if self.cards else None,
-        }
-        peaks = [self.earlier.get("utilisation_peak"), *(card.utilisation.peak for card in self.cards)]
-        known = [peak for peak in peaks if peak is not None]
-        return {name: _sum([before[name], now[name]]) for name in now} | {
-            "utilisation_peak": max(known) if known else None
+    def totals(self) -> TelemetryTotals:
+        """Sums over the devices since the run's first start, to be saved with its state."""
+        earlier, cards = self.earlier, self.cards
+        peaks = [earlier["utilisation_peak"], *(card.utilisation.peak for card in cards)]
+        measured = [peak for peak in peaks if peak is not None]
+        return {
+            "energy_joules": _added(earlier["energy_joules"], (card.energy_joules() for card in cards)),
+            "utilisation_seconds": _added(
+                earlier["utilisation_seconds"], (card.utilisation.integral for card in cards)
+            ),
+            "sampled_seconds": _added(earlier["sampled_seconds"], (card.utilisation.seconds for card in cards)),
+            "utilisation_peak": max(measured) if measured else None,
         }
 
-    def facts(self) -> dict[str, float | None]:
-        """What ``train.json`` says: shares from 0 to 1, and joules."""
+    def facts(self) -> TelemetryFacts:
+        """The telemetry's part of ``train.json``."""
         totals = self.totals()
-        busy, sampled, peak = (totals[name] for name in ("utilisation_seconds", "sampled_seconds", "utilisation_peak"))
+        busy, sampled = totals["utilisation_seconds"], totals["sampled_seconds"]
         mean = busy / sampled if busy is not None and sampled else None
         return {
             "gpu_utilisation_mean": mean,
-            "gpu_utilisation_peak": peak if mean is not None else None,
+            "gpu_utilisation_peak": totals["utilisation_peak"] if mean is not None else None,
             "energy_joules": totals["energy_joules"],
         }
 
@@ -101,7 +105,7 @@ class Integral:
         self._last: tuple[float, float] | None = None
 
     def add(self, at: float, value: float | None) -> None:
-        """A sample at a time in seconds."""
+        """Add a sample taken at ``at`` seconds; a missing ``value`` ends the measurement."""
         if value is None or self.integral is None or self.seconds is None:
             self.integral = self.seconds = self.peak = None
             return
@@ -122,7 +126,7 @@ class Card:
         self.joules_at_start = self._counter()
 
     def sample(self, at: float) -> None:
-        """Read utilisation, and power if the card does not count its energy."""
+        """Read the utilisation at ``at`` seconds, and the power if the card does not count its energy."""
         rates = _asked(pynvml.nvmlDeviceGetUtilizationRates, self.handle)
         self.utilisation.add(at, None if rates is None else rates.gpu / 100)
         if self.joules_at_start is None:
@@ -142,7 +146,7 @@ class Card:
 
 
 def _cards(device: torch.device, count: int) -> list[Card]:
-    """The physical cards behind torch's devices; none if one of them cannot be told, or is a slice of a card (MIG)."""
+    """The physical cards behind torch's devices; none if one is unknown to the driver, or a slice of a card (MIG)."""
     if pynvml is None or device.type != "cuda":
         return []
     devices = [device] if count == 1 else [torch.device("cuda", number) for number in range(count)]
@@ -176,7 +180,8 @@ def _asked(question: Any, handle: Any) -> Any:
         return None
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
+def _added(earlier: float | None, values: Iterable[float | None]) -> float | None:
+    """The sum of all; None if one is missing, or if there is no card."""
     found = list(values)
-    known = [value for value in found if value is not None]
-    return math.fsum(known) if len(known) == len(found) else None
+    measured = [value for value in [earlier, *found] if value is not None]
+    return math.fsum(measured) if found and len(measured) == len(found) + 1 else None

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +9,10 @@ from torch.optim import Optimizer
 
 from batchscope.training.cuda_graph import GraphedMicroStep, graph_if_faster
 from batchscope.training.microbatch import MicroBatch, WindowSums, micro_step
+from batchscope.training.records import MicroStepKind, Trial
 
 Observer = Callable[[int, MicroBatch], None]
-"""Sees each micro-batch of a window, with its position from 0, once its gradient has been added."""
+"""Called with each micro-batch of a window and its position from 0, after its gradient was added."""
 
 
 def accumulate_window(
@@ -24,7 +24,7 @@ def accumulate_window(
     """Add the window's gradient to every parameter's ``.grad``; no optimizer step, no synchronisation.
 
     The gradient is Σ scale · ∇(summed cross entropy): with scale = 1 / (examples of the window) it is that of the
-    window as one batch, however it is cut. ``step`` does one micro-batch.
+    window as one batch, whatever the micro-batches are. ``step`` computes one micro-batch.
     """
     device = next(model.parameters()).device
     loss, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
@@ -37,17 +37,19 @@ def accumulate_window(
 
 
 class ManualEngine:
-    """Accumulation by hand: PyTorch's own, nothing else. On CUDA a micro-batch may be the replay of a graph."""
+    """Accumulation with PyTorch alone. On CUDA a micro-batch may be the replay of a graph."""
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, observe: Observer | None = None) -> None:
         self.model, self.optimizer, self.observe = model, optimizer, observe
         self.graph: GraphedMicroStep | None = None
 
-    def prepare(self, batch: MicroBatch, autocast: AbstractContextManager[object], kind: str | None) -> dict[str, Any]:
-        """Choose how micro-batches of this shape are done: ``kind`` (``eager``, ``cuda_graph``), or the faster one by
-        trial if it is None. Gives what was measured; leaves no gradient behind."""
+    def prepare(self, batch: MicroBatch, autocast: AbstractContextManager[object], kind: MicroStepKind | None) -> Trial:
+        """Choose how micro-batches of this shape are computed: as ``kind``, or by a trial the faster one if it is None.
+
+        Returns what was measured; leaves no gradient behind.
+        """
         self.graph = None
-        found: dict[str, Any] = {"micro_step": "eager"}
+        found: Trial = {"micro_step": "eager"}
         if kind != "eager" and batch.label.is_cuda:
             self.graph, found = graph_if_faster(self.model, batch, autocast, must=kind == "cuda_graph")
         self.zero_grad()
@@ -64,12 +66,12 @@ class ManualEngine:
         return accumulate_window(self.model, micro_batches, step, self.observe)
 
     def zero_grad(self) -> None:
-        """Before the next window. A graph writes into the gradients it was captured with, so these stay."""
+        """Clear the gradients before the next window; in place where a graph writes into them."""
         self.optimizer.zero_grad(set_to_none=self.graph is None)
 
 
 class AccelerateEngine:
-    """Accumulation by Hugging Face Accelerate's ``accumulate()``, bit for bit the manual engine's gradients.
+    """Accumulation by Hugging Face Accelerate's ``accumulate()``, with the gradients of the manual engine bit for bit.
 
     Accelerate divides each loss by its number of accumulation steps, whatever the window holds. Here that number is
     set to the window's own micro-batches, and the backward pass starts from it instead of from one: the division
@@ -84,12 +86,12 @@ class AccelerateEngine:
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.observe = observe
 
-    def prepare(self, batch: MicroBatch, autocast: AbstractContextManager[object], kind: str | None) -> dict[str, Any]:
-        """Nothing to choose: Accelerate's backward pass is not captured."""
+    def prepare(self, batch: MicroBatch, autocast: AbstractContextManager[object], kind: MicroStepKind | None) -> Trial:
+        """There is no choice: Accelerate's backward pass is not captured in a graph."""
         return {"micro_step": "eager"}
 
     def accumulate(self, micro_batches: Sequence[MicroBatch], autocast: AbstractContextManager[object]) -> WindowSums:
-        """See ``accumulate_window``; afterwards Accelerate lets its optimizer step."""
+        """See ``accumulate_window``; afterwards Accelerate's optimizer may step."""
         accelerator, steps = self.accelerator, len(micro_batches)
         accelerator.gradient_accumulation_steps = steps
         accelerator.step = 0
@@ -104,7 +106,7 @@ class AccelerateEngine:
         return accumulate_window(self.model, micro_batches, step, self.observe)
 
     def zero_grad(self) -> None:
-        """Before the next window."""
+        """Clear the gradients before the next window."""
         self.optimizer.zero_grad()
 
 

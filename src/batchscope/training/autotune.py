@@ -1,19 +1,36 @@
-"""Which micro-batch, and how it is done: settled by a short trial before a run begins, and kept over restarts."""
+"""The micro-batch's size and how it is computed: chosen by a short trial before a run, kept when the run resumes."""
 
+import logging
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import numpy as np
+import torch
 
+from batchscope.errors import UserError
 from batchscope.training.accumulate import AccelerateEngine, ManualEngine
 from batchscope.training.ledger import Ledger
-from batchscope.training.memory import fastest_micro_batch, seconds_of
 from batchscope.training.microbatch import DeviceTokens, MicroBatch
 from batchscope.training.ranks import Ranks
 from batchscope.training.windows import Window
 
+log = logging.getLogger(__name__)
+SMALLEST = 8
+"""Smallest micro-batch of the search."""
+WORTH = 1.02
+"""Ratio of two rates above which the larger size counts as faster."""
+MUCH = 1.25
+"""Ratio of two rates above which the search goes on, however long it has taken."""
+SHARE = 0.02
+"""Share of a training's time that the search may take while it gains less than MUCH."""
+ENOUGH_SECONDS = 0.5
+"""A size is measured until its steps have taken this long, or four times."""
+
 
 def choose_micro_step(
-    wanted: int | str,
+    wanted: int | Literal["auto"],
     window: Window,
     samples: int,
     data: DeviceTokens,
@@ -21,12 +38,14 @@ def choose_micro_step(
     ledger: Ledger,
     ranks: Ranks,
     autocast: AbstractContextManager[object],
+    timed: bool = True,
 ) -> None:
-    """Settle micro-batch and micro-step in ``ledger`` and ``engine``: as before a restart, else as ``wanted``.
+    """Choose the micro-batch and the micro-step; write both into ``ledger`` and ``engine``.
 
-    ``auto`` takes the micro-batch with the most examples per second, measured on the first examples of ``window``,
-    in a small part of the time that ``samples`` will take.
-    Several ranks go on eagerly with the first one's choice.
+    A resumed run keeps its earlier choice. ``auto`` takes the micro-batch with the most examples per second, measured
+    on the first examples of ``window``, in a small part of the time that ``samples`` will take. Several ranks compute
+    eagerly and use the first rank's choice. Unless ``timed``, micro-batches are computed eagerly: a graph draws other
+    dropout masks, and a timing does not repeat.
     """
     order = data.order(np.arange(window.examples))
 
@@ -44,7 +63,70 @@ def choose_micro_step(
     if not ledger.physical_batch_size:
         if wanted == "auto":
             wanted, ledger.trial["samples_per_second"] = fastest_micro_batch(seconds_for, window.examples, samples)
-        ledger.physical_batch_size = ranks.same(int(wanted))
-    if ranks.size > 1:
+        ledger.physical_batch_size = ranks.same(wanted)
+    if ranks.size > 1 or not timed:
         kind = "eager"
     ledger.trial |= engine.prepare(batch_of(min(ledger.physical_batch_size, window.examples)), autocast, kind)
+
+
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """Shortest duration of ``work`` in seconds, of up to three after a first one; fewer if one takes half a second."""
+
+    def once() -> float:
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    durations = [once()]
+    while len(durations) < 4 and sum(durations) < ENOUGH_SECONDS:
+        durations.append(once())
+    return min(durations[1:] or durations)
+
+
+def fastest_micro_batch(
+    seconds_for: Callable[[int], float], largest: int, samples: int
+) -> tuple[int, dict[str, float]]:
+    """The power of two from 8 to ``largest`` with the most examples per second, and the rates of all sizes tried.
+
+    ``seconds_for(size)`` trains on ``size`` examples and returns its duration. The search ends when memory runs out,
+    or after two sizes in a row that gain less than 2%. Once it has taken 2% of the time that ``samples`` will take at
+    the best rate, it ends with the first size that gains less than a quarter. Below 8, the size is ``largest``.
+    """
+    started = time.perf_counter()
+    best, best_rate, disappointments = min(SMALLEST, largest), 0.0, 0
+    rates: dict[str, float] = {}
+    size = best
+    while size <= largest and disappointments < 2:
+        try:
+            rate = size / seconds_for(size)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        log.info(f"micro-batch of {size}: {rate:.1f} samples/s")
+        rates[str(size)] = rate
+        gains_little = rate < best_rate * MUCH
+        if rate > best_rate * WORTH:
+            best, best_rate, disappointments = size, rate, 0
+        else:
+            disappointments += 1
+        if gains_little and time.perf_counter() - started > SHARE * samples / best_rate:
+            break
+        size *= 2
+    return best, rates
+
+
+def halved(physical_batch_size: int, error: torch.OutOfMemoryError) -> int:
+    """Half the micro-batch, after it did not fit into memory. Raises UserError if it holds one review only."""
+    if physical_batch_size == 1:
+        raise UserError(
+            "out of memory with a micro-batch of one review: lower `data.max_length`, choose a smaller model or use a "
+            "device with more memory"
+        ) from error
+    log.warning(
+        f"out of memory with a micro-batch of {physical_batch_size}: continuing with {physical_batch_size // 2}; "
+        "the windows and their gradients stay the same"
+    )
+    torch.cuda.empty_cache()
+    return physical_batch_size // 2

@@ -1,30 +1,30 @@
 """A micro-batch as a CUDA graph: hundreds of kernels in one launch.
 
-At a micro-batch of 16 a GPU is done with a kernel before Python has started the next. A graph is recorded once and
-replayed with other tokens in the same place. Whether that pays is measured, and its gradient compared, beforehand.
+At a micro-batch of 16 a GPU finishes a kernel before Python has started the next one. A graph is recorded once and
+replayed with other tokens in the same memory. Before it is used, its speed is measured and its gradient compared.
 """
 
 import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import nn
 
 from batchscope.training.gradients import compare, flat_gradient
 from batchscope.training.microbatch import MicroBatch, WindowSums, micro_step
+from batchscope.training.records import Trial
 
 log = logging.getLogger(__name__)
 WARM_UP = 3
 TIMED = 10
 LARGEST_DIFFERENCE = 1e-2
-"""Of the graph's gradient from the eager one, ‖a−b‖ / ‖b‖: bfloat16 rounds to 2e-3."""
+"""Largest relative difference ‖a−b‖ / ‖b‖ of the graph's gradient a from the eager b; bfloat16 rounds to 2e-3."""
 
 
 class StaticMicroStep:
-    """``micro_step`` on tensors that stay where they are, into gradients that stay where they are."""
+    """``micro_step`` on tensors and gradients that keep their place in memory."""
 
     def __init__(self, model: nn.Module, batch: MicroBatch, autocast: AbstractContextManager[object]) -> None:
         self.model, self.autocast = model, autocast
@@ -32,7 +32,7 @@ class StaticMicroStep:
         self.place = MicroBatch(*columns, torch.tensor(float(batch.scale), device=batch.label.device))
 
     def fits(self, batch: MicroBatch) -> bool:
-        """Whether the micro-batch has the shape this was made for."""
+        """Whether the micro-batch has the shape that this step was made for."""
         return batch.input_ids.shape == self.place.input_ids.shape
 
     def __call__(self, batch: MicroBatch) -> WindowSums:
@@ -44,12 +44,12 @@ class StaticMicroStep:
         return self.run()
 
     def run(self) -> WindowSums:
-        """One step on what is in place."""
+        """One step on the tensors in place."""
         return micro_step(self.model, self.place, self.autocast)
 
 
 class GraphedMicroStep(StaticMicroStep):
-    """``StaticMicroStep``, recorded. Needs a forward pass that asks the device nothing; RuntimeError where it does."""
+    """``StaticMicroStep``, recorded. RuntimeError if the forward pass synchronises with the device."""
 
     def __init__(self, model: nn.Module, batch: MicroBatch, autocast: AbstractContextManager[object]) -> None:
         super().__init__(model, batch, autocast)
@@ -64,16 +64,18 @@ class GraphedMicroStep(StaticMicroStep):
             self.sums = super().run()
 
     def run(self) -> WindowSums:
-        """Replay."""
+        """Replay the graph on the tensors in place."""
         self.graph.replay()
         return self.sums
 
 
 def graph_if_faster(
     model: nn.Module, batch: MicroBatch, autocast: AbstractContextManager[object], must: bool = False
-) -> tuple[GraphedMicroStep | None, dict[str, Any]]:
-    """A graph for micro-batches of this shape if its gradient is the eager one and it is faster (or ``must`` be), with
-    the seconds of both. Leaves gradients behind. Runs out of memory only where the eager step does."""
+) -> tuple[GraphedMicroStep | None, Trial]:
+    """A graph for micro-batches of this shape if it is faster than the eager step and has its gradient, and the trial.
+
+    With ``must``, a slower graph is used too. Leaves gradients behind. Runs out of memory only where the eager step
+    does."""
 
     def eager(batch: MicroBatch) -> WindowSums:
         return micro_step(model, batch, autocast)
@@ -91,7 +93,7 @@ def graph_if_faster(
     seconds["cuda_graph"] = _seconds(graph, batch)
     difference = compare(found, expected)["relative_l2"]
     if difference is None or difference > LARGEST_DIFFERENCE:
-        log.warning(f"the CUDA graph's gradient differs from the eager one by {difference}; going on without it")
+        log.warning(f"the CUDA graph's gradient differs from the eager one by {difference}; continuing without it")
         return None, {"micro_step": "eager", "micro_step_seconds": seconds}
     if seconds["cuda_graph"] < seconds["eager"] or must:
         return graph, {"micro_step": "cuda_graph", "micro_step_seconds": seconds}
@@ -99,7 +101,7 @@ def graph_if_faster(
 
 
 def _gradient(model: nn.Module, step: Callable[[MicroBatch], WindowSums], batch: MicroBatch) -> torch.Tensor:
-    """The gradient of one step with the dropout of a fixed seed; its tensors stay where they are."""
+    """The gradient of one step with a fixed dropout seed; its tensors keep their place in memory."""
     for parameter in model.parameters():
         if parameter.grad is not None:
             parameter.grad.zero_()
@@ -109,7 +111,7 @@ def _gradient(model: nn.Module, step: Callable[[MicroBatch], WindowSums], batch:
 
 
 def _seconds(step: Callable[[MicroBatch], WindowSums], batch: MicroBatch) -> float:
-    """Seconds of one step, the mean of several in a row after a first one."""
+    """Seconds per step: the mean of several in a row after a first one."""
     step(batch)
     torch.cuda.synchronize()
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A model's gradient as one vector, and how far one such vector is from another."""
+"""A model's gradient as one vector, and the distance between two such vectors."""
 
 import math
 
@@ -14,7 +14,7 @@ def flat_gradient(model: nn.Module) -> Tensor:
 
 def compare(found: Tensor, expected: Tensor) -> dict[str, float | None]:
     """Two gradients, float64 ``[parameters]``: ``largest_difference`` is max|a−b| / max|b|, ``relative_l2`` is
-    ‖a−b‖ / ‖b‖, ``norm_ratio`` is ‖a‖ / ‖b‖, and their ``cosine``. None stands for what is not finite."""
+    ‖a−b‖ / ‖b‖, ``norm_ratio`` is ‖a‖ / ‖b‖, and their ``cosine``. None replaces a value that is not finite."""
     difference = found - expected
     norm, expected_norm = found.norm(), expected.norm()
     measures = {

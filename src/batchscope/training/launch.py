@@ -1,4 +1,4 @@
-"""Start one run on several GPUs: the same command once per rank, under torchrun's own launcher."""
+"""Start one run on several GPUs: the same command once per rank, with torchrun's launcher."""
 
 import os
 import sys
@@ -15,8 +15,8 @@ def is_rank() -> bool:
 def launch(ranks: int, arguments: list[str]) -> None:
     """Run ``python -m batchscope`` with ``arguments`` as ``ranks`` processes on this machine; wait for all of them.
 
-    A run that was stopped ends this process with the status of a stopped run; one that failed raises UserError, after
-    each rank said why in its own words.
+    If the run was stopped, this process exits with the status of a stopped run. If ranks failed, UserError is raised;
+    each rank has logged its reason by then.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -39,4 +39,4 @@ def launch(ranks: int, arguments: list[str]) -> None:
         codes = {failure.exitcode for failure in error.failures.values()}
         if EXIT_STATUS in codes:
             sys.exit(EXIT_STATUS)
-        raise UserError(f"{len(error.failures)} of {ranks} ranks failed; the reason stands above") from None
+        raise UserError(f"{len(error.failures)} of {ranks} ranks failed; the log above says why") from None

@@ -1,18 +1,19 @@
-"""The counts of a run in progress: what it has done, how well, how fast. Pure, saved with every state."""
+"""The counts of a run in progress: how far it is, its scores and its times. Pure, saved with every state."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import cast
 
 import numpy as np
 
+from batchscope.evaluation.records import Scores
+from batchscope.hardware.records import TelemetryTotals
+from batchscope.training.records import EpochLine, LedgerFacts, SavedLedger, Trial, UpdateLine
 from batchscope.training.windows import Window
-
-Record = dict[str, Any]
 
 
 @dataclass
 class Ledger:
-    """Integer counts and sums of a run; a mean is taken once, when it is written down."""
+    """Integer counts and sums of a run. Means are taken once, when they are written."""
 
     update: int = 0
     physical_batch_size: int = 0
@@ -20,16 +21,16 @@ class Ledger:
     epoch_loss: float = 0.0
     epoch_correct: int = 0
     epoch_examples: int = 0
-    epochs: list[Record] = field(default_factory=list)
+    epochs: list[EpochLine] = field(default_factory=list)
     update_seconds: list[float] = field(default_factory=list)
     validation_seconds: float = 0.0
     data_wait_seconds: float = 0.0
-    trial: Record = field(default_factory=dict)
-    telemetry: dict[str, float | None] = field(default_factory=dict)
+    trial: Trial = field(default_factory=Trial)
+    telemetry: TelemetryTotals | None = None
     seconds: float = 0.0
 
-    def count_update(self, window: Window, loss_sum: float, correct: int, lr: float, grad_norm: float) -> Record:
-        """Count one update; returns its line of the history."""
+    def count_update(self, window: Window, loss_sum: float, correct: int, lr: float, grad_norm: float) -> UpdateLine:
+        """Count one update and return its line of the history."""
         self.update, self.samples = window.update, window.samples
         self.epoch_loss += loss_sum
         self.epoch_correct += correct
@@ -39,32 +40,35 @@ class Ledger:
             "update": window.update,
             "epoch": window.epoch,
             "samples": window.samples,
-            **_scores(correct, window.examples, loss_sum),
+            "correct": correct,
+            "examples": window.examples,
+            "accuracy": correct / window.examples,
+            "loss": loss_sum / window.examples,
             "lr": lr,
             "grad_norm": grad_norm,
         }
 
-    def close_epoch(self, window: Window, validation: Record) -> Record:
-        """End the epoch with its validation scores; returns its line of the history."""
-        record = {
+    def close_epoch(self, window: Window, validation: Scores) -> EpochLine:
+        """End the epoch with its validation scores and return its line of the history."""
+        line: EpochLine = {
             "kind": "epoch",
             "epoch": window.epoch,
             "update": window.update,
             "samples": window.samples,
             "train": _scores(self.epoch_correct, self.epoch_examples, self.epoch_loss),
-            "validation": {key: validation[key] for key in ("correct", "examples", "accuracy", "loss")},
+            "validation": validation,
         }
-        self.epochs.append(record)
+        self.epochs.append(line)
         self.epoch_loss, self.epoch_correct, self.epoch_examples = 0.0, 0, 0
-        return record
+        return line
 
     @property
-    def best(self) -> Record:
+    def best(self) -> EpochLine:
         """The epoch with the most correct validation reviews; of several the earliest."""
-        return max(self.epochs, key=lambda record: (record["validation"]["correct"], -record["epoch"]))
+        return max(self.epochs, key=lambda line: (line["validation"]["correct"], -line["epoch"]))
 
-    def facts(self) -> Record:
-        """What ``train.json`` says of the run."""
+    def facts(self) -> LedgerFacts:
+        """The ledger's part of ``train.json``."""
         training_seconds = sum(self.update_seconds)
         return {
             "best_epoch": self.best["epoch"],
@@ -83,15 +87,15 @@ class Ledger:
             "update_seconds_p95": float(np.percentile(self.update_seconds, 95)),
         }
 
-    def to_dict(self) -> Record:
-        """Plain values for a saved state; the constructor takes them back."""
-        return asdict(self)
+    def to_saved(self) -> SavedLedger:
+        """Plain values for a saved state; ``Ledger(**saved)`` takes them back."""
+        return cast(SavedLedger, asdict(self))
 
 
-def checkpoint_name(epoch: Record) -> str:
+def checkpoint_name(epoch: EpochLine) -> str:
     """File name of an epoch's checkpoint, with its validation accuracy."""
     return f"epoch{epoch['epoch']}-val_acc{epoch['validation']['accuracy']:.4f}.safetensors"
 
 
-def _scores(correct: int, examples: int, loss_sum: float) -> Record:
+def _scores(correct: int, examples: int, loss_sum: float) -> Scores:
     return {"correct": correct, "examples": examples, "accuracy": correct / examples, "loss": loss_sum / examples}

@@ -24,17 +24,17 @@ class MicroBatch(NamedTuple):
 
 
 class WindowSums(NamedTuple):
-    """Sums over a window's examples, as scalars on the device: reading them is left to the caller."""
+    """Sums over a window's examples, as scalars on the device; the caller decides when to read them."""
 
     loss: Tensor
     correct: Tensor
 
 
 class DeviceTokens:
-    """One split's tokens, whole on the device: a micro-batch is an index_select, no loader stands between.
+    """All tokens of one split on the device: a micro-batch is an index_select, without a data loader.
 
-    Where they would take more than a tenth of the GPU's free memory they stay in page-locked memory of the host, from
-    which each micro-batch is copied while the GPU computes the one before. ``home`` is where they are.
+    If they would take more than a tenth of the GPU's free memory, they stay in page-locked memory of the host, and
+    each micro-batch is copied while the GPU computes the one before. ``home`` is where they are.
     """
 
     def __init__(self, tokens: Tokens, device: torch.device) -> None:
@@ -66,7 +66,7 @@ def micro_step(
     autocast: AbstractContextManager[object],
     backward: Callable[[Tensor], None] = Tensor.backward,
 ) -> WindowSums:
-    """Add the gradient of one micro-batch's scaled summed cross entropy to every ``.grad``; its sums, on the device."""
+    """Add the gradient of one micro-batch's scaled summed cross entropy to every ``.grad``; returns its sums."""
     with autocast:
         logits = model(batch.input_ids, batch.attention_mask)
     loss = cross_entropy(logits, batch.label, reduction="sum")

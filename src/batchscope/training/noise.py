@@ -25,14 +25,19 @@ Both are noisy, and |G|²̂ may be negative: average each over many updates firs
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from batchscope.training.microbatch import MicroBatch
 
-NoiseColumns = dict[str, float | None]
+
+class NoiseColumns(TypedDict):
+    """An update's columns in the history; None where the window cannot give an estimate."""
+
+    gradient_square: float | None
+    noise_trace: float | None
 
 
 class NoiseEstimate(NamedTuple):
@@ -52,7 +57,7 @@ def estimate_noise(small_square: float, small: float, large_square: float, large
 
 
 class WindowNorms(NamedTuple):
-    """What a gauge saw of one window: sizes and weights of its K micro-batches, and on the device the norms of the
+    """What a gauge measured of one window: sizes and weights of its K micro-batches, and on the device the norms of the
     first k of them, ``[k]``."""
 
     sizes: list[int]
@@ -61,10 +66,10 @@ class WindowNorms(NamedTuple):
 
 
 class NoiseGauge:
-    """Watches the gradient grow over a window and takes the norms of its parts; it changes nothing.
+    """Measures the norms of a window's partial gradients while they accumulate; changes nothing.
 
-    ``observe`` belongs after each micro-batch's backward pass, ``close`` after the window. All norms stay on the
-    device: whoever reads them passes them to ``noise_columns``.
+    Call ``observe`` after each micro-batch's backward pass and ``close`` after the window. All norms stay on the
+    device until the caller reads them and passes them to ``noise_columns``.
     """
 
     def __init__(self, model: nn.Module, kind: Literal["cheap", "full"]) -> None:
@@ -76,7 +81,7 @@ class NoiseGauge:
         self._norms: list[Tensor] = []
 
     def observe(self, position: int, batch: MicroBatch) -> None:
-        """Take in micro-batch ``position`` of its window; position 0 starts a new one, whatever came before."""
+        """Measure micro-batch ``position`` of its window; position 0 always starts a new window."""
         if position == 0:
             self._sizes, self._weights, self._norms = [], [], []
         self._sizes.append(len(batch.label))
@@ -94,7 +99,7 @@ class NoiseGauge:
             torch._foreach_copy_(self._spare, total)
 
     def close(self) -> WindowNorms:
-        """End the window: what was seen of it."""
+        """End the window; returns what was measured of it."""
         norms = torch.stack(self._norms) if self._norms else torch.empty(0, device=self.parameters[0].device)
         seen = WindowNorms(self._sizes, self._weights, norms)
         self._sizes, self._weights, self._norms = [], [], []
@@ -125,15 +130,17 @@ def noise_columns(
     count, whole, whole_noise, part, part_noise, part_square = sums
     small, large = part / part_noise, whole**2 / whole_noise
     if count < 2 or small >= large:
-        return dict.fromkeys(NoiseEstimate._fields)
-    return estimate_noise(part_square / part, small, (grad_norm / whole) ** 2, large)._asdict()
+        return {"gradient_square": None, "noise_trace": None}
+    estimate = estimate_noise(part_square / part, small, (grad_norm / whole) ** 2, large)
+    return {"gradient_square": estimate.gradient_square, "noise_trace": estimate.noise_trace}
 
 
-def noise_gauge(model: nn.Module, kind: Any) -> NoiseGauge | None:
-    """The gauge of a training spec's ``noise_scale``; None where that is unset."""
+def noise_gauge(model: nn.Module, kind: Literal["cheap", "full"] | None) -> NoiseGauge | None:
+    """The gauge for a training spec's ``noise_scale``; None if that is unset."""
     return None if kind is None else NoiseGauge(model, kind)
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:
     """Norm of all tensors together, a scalar on their device."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+    return norm

@@ -1,4 +1,4 @@
-"""When a loss or a gradient is not finite: whose fault it is, in words."""
+"""Explains a loss or gradient that is not finite."""
 
 import math
 
@@ -12,7 +12,7 @@ from batchscope.training.windows import Window
 
 
 def offending_examples(model: TextClassifier, data: DeviceTokens, rows: torch.Tensor, tokens: Tokens) -> list[int]:
-    """Ids of the reviews (``rows`` of the tokens) whose loss is not finite by itself, without dropout."""
+    """Ids of the reviews among ``rows`` (int64 ``[b]``, of ``tokens``) whose own loss without dropout is not finite."""
     model.eval()
     found = []
     with torch.no_grad():
@@ -24,10 +24,10 @@ def offending_examples(model: TextClassifier, data: DeviceTokens, rows: torch.Te
 
 
 def explain(window: Window, loss: float, norm: float, learning_rate: float, culprits: list[int]) -> str:
-    """What became not finite in the update of ``window``, which reviews are behind it, and what to change."""
+    """What is not finite in the update of ``window``, which reviews cause it, and what to change."""
     what = f"the gradient norm became {norm}" if math.isfinite(loss) else f"the loss became {loss}"
     if not culprits:
-        where = "no review of the window has such a loss by itself: the weights or the gradient overflowed"
+        where = "no single review of the window has such a loss: the weights or the gradient overflowed"
     elif len(culprits) == window.examples:
         where = f"every review of the window has such a loss: the weights were lost in update {window.update - 1}"
     else:

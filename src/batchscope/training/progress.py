@@ -1,4 +1,4 @@
-"""One line about a long training: live in a terminal, now and then in a log."""
+"""The progress of a long training: a live line in a terminal, a line per minute in a log."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ SECONDS_BETWEEN_LOG_LINES = 60.0
 
 
 class ProgressLine:
-    """Rate, epoch, loss and time left of a training of ``total`` samples, ``done`` of them already."""
+    """Rate, epoch, loss and remaining time of a training of ``total`` samples, of which ``done`` are done already."""
 
     def __init__(self, total: int, done: int = 0, visible: bool = True) -> None:
         self.total, self.done, self.done_before = total, done, done

@@ -1,12 +1,12 @@
-"""Several processes on one run: each takes its share of a window's micro-batches, the gradients are summed.
+"""Several processes on one run: each computes its share of a window's micro-batches, and the gradients are summed.
 
-Started by torchrun (``gpus: N``). The sum over the ranks of Σ scale · ∇loss is the window's gradient, as on one rank:
-the scale of a micro-batch knows the window, not the rank. Everything after it is the same computation on every rank.
+torchrun starts them (``gpus: N``). The sum over the ranks of Σ scale · ∇loss is the window's gradient, as on one rank,
+because the scale of a micro-batch depends on the window, not on the rank. All ranks then compute the same update.
 """
 
 import os
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """The processes of this run; one alone needs no group."""
+    """The processes of this run; a single one needs no process group."""
 
     def __init__(self, device: torch.device) -> None:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -46,7 +46,8 @@ class Ranks:
             gradients.append(parameter.grad)
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
-        for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        summed_pieces = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, summed in zip(gradients, summed_pieces, strict=True):
             gradient.copy_(summed.view_as(gradient))
 
     def sum(self, value: torch.Tensor) -> torch.Tensor:
@@ -59,7 +60,7 @@ class Ranks:
         """The first rank's value, on every rank."""
         if self.size == 1:
             return value
-        box: list[Any] = [value]
+        box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
 

@@ -1,7 +1,7 @@
-"""Numbers on their way from the device: asked for when an update is launched, read when the next one is.
+"""Numbers on their way from the device: requested when an update is launched, read when the next one is.
 
-A read waits for all that was launched before it, and a GPU that waits for Python idles. So the host stays one update
-ahead. Not to step over a loss that is not finite then needs a guard on the device.
+A read waits for everything launched before it, and the GPU idles while it waits for Python. So the host stays one
+update ahead. A guard on the device then keeps the optimizer from stepping with a loss that is not finite.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 
 class Reading:
-    """A copy of some scalars and vectors of the device, under way to the host."""
+    """A copy of some scalars and vectors of the device, on its way to the host."""
 
     def __init__(self, *tensors: Tensor) -> None:
         values = torch.cat([tensor.detach().reshape(-1).double() for tensor in tensors])
@@ -23,7 +23,7 @@ class Reading:
             self._event.record()
 
     def values(self) -> list[float]:
-        """All values in order, once they are here."""
+        """All values in order; waits until they have arrived."""
         if self._event is not None:
             self._event.synchronize()
         values: list[float] = self._values.tolist()
@@ -31,10 +31,10 @@ class Reading:
 
 
 class Guard:
-    """Holds a fused optimizer still from the first loss or gradient norm on that is not finite.
+    """Stops a fused optimizer at the first loss or gradient norm that is not finite.
 
-    It uses the flag by which PyTorch's gradient scaler skips a step. The flag stays up: what was launched afterwards,
-    before the host knew, changes nothing either, so the weights stay those before the update that failed.
+    It uses the flag with which PyTorch's gradient scaler skips a step. The flag stays raised: updates launched before
+    the host knew change nothing either, so the weights stay those before the update that failed.
     """
 
     def __init__(self, optimizer: Optimizer, device: torch.device) -> None:
@@ -43,5 +43,5 @@ class Guard:
         optimizer.found_inf = self.raised  # type: ignore[attr-defined]
 
     def watch(self, loss: Tensor, grad_norm: Tensor) -> None:
-        """Raise the flag unless both are finite; to be called before the step."""
+        """Raise the flag unless both are finite. Call it before the step."""
         self.raised.copy_(torch.maximum(self.raised, (~torch.isfinite(loss + grad_norm)).to(self.raised.dtype)))

@@ -1,37 +1,70 @@
-"""Everything the result of one training depends on, besides its tokens."""
+"""Everything that the result of one training depends on besides its tokens, and the settings that do not change it."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from batchscope.training.windows import Tail
+from batchscope.evaluation.spec import Precision
+from batchscope.model.spec import ModelSpec
+from batchscope.provenance.spec import Spec
+from batchscope.training.schedule import ScheduleName
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Tail = Literal["exact", "naive", "drop"]
 
 
-@dataclass(frozen=True)
-class TrainSpec:
-    """One training, resolved: no policy name, no path, no setting that leaves the mathematics alone.
+class BudgetSpec(Spec):
+    """How long a run trains: exactly one of the three is set."""
 
-    ``model`` holds ``checkpoint``, ``revision`` and ``content`` (a folder's hash), or ``architecture`` and
-    ``config``. ``budget`` holds one of ``epochs``, ``updates`` and ``samples``. ``naive_physical_batch_size`` is
-    set for the tail policy ``naive`` alone, the one whose gradients depend on the micro-batch size. ``noise_scale``
-    moves no weight, but it adds to the history, which is part of the result; it is unset where it is off.
-    ``determinism`` is set for ``strict`` alone: other kernels round differently.
-    """
+    epochs: int | None = None
+    updates: int | None = None
+    samples: int | None = None
 
-    model: dict[str, Any]
+
+class OptimizerSpec(Spec):
+    """Adam, with weight decay as an L2 term (``adam``) or decoupled (``adamw``)."""
+
+    name: Literal["adam", "adamw"]
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    max_grad_norm: float | None = None
+    """Norm to which a window's gradient is clipped; unset is no clipping."""
+
+
+class ScheduleSpec(Spec):
+    """The learning rate over the updates of a run."""
+
+    name: ScheduleName
+    warmup: float
+    """Share of the updates over which the learning rate rises."""
+
+
+class TrainSpec(Spec):
+    """One training, resolved: without policy names, and without settings that do not change the mathematics."""
+
+    model: ModelSpec
     target_batch_size: int
     learning_rate: float
     seed: int
-    budget: dict[str, int]
-    optimizer: dict[str, Any]
-    schedule: dict[str, Any]
-    precision: str = "auto"
-    engine: str = "manual"
+    budget: BudgetSpec
+    optimizer: OptimizerSpec
+    schedule: ScheduleSpec
+    precision: Precision = "auto"
+    engine: Literal["manual", "accelerate"] = "manual"
     tail: Tail = "exact"
-    keep: str = "best"
+    keep: Literal["best", "all", "none"] = "best"
     naive_physical_batch_size: int | None = None
+    """Set only for ``tail: naive``, whose gradients depend on the micro-batch size."""
     noise_scale: Literal["cheap", "full"] | None = None
+    """Changes no weight but adds columns to the history, which is part of the result; unset for ``off``."""
     determinism: Literal["strict"] | None = None
+    """Other kernels round differently; unset for ``fast``."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for canonical JSON, without the fields that are unset; the constructor takes them back."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+
+class TrainSettings(Spec):
+    """Settings that do not change the result of a training; they are part of no fingerprint."""
+
+    physical_batch_size: int | Literal["auto"]
+    device: Device
+    gpus: int = 1
+    save_every: float = 600
+    """Seconds between saved states."""

@@ -1,7 +1,7 @@
-"""What a run keeps until it is finished: its history, its checkpoints, and states to go on from.
+"""The files of an unfinished run: its history, its checkpoints, and the states from which it can resume.
 
-Snakemake deletes the declared outputs of a job that fails, so all this stands in a folder of its own, keyed by a
-fingerprint of everything the training depends on. A finished run moves its files to where they are declared.
+Snakemake deletes the declared outputs of a failed job, so these files are in a folder of their own, named by a
+fingerprint of everything that the training depends on. A finished run copies them to its declared outputs.
 """
 
 import io
@@ -11,19 +11,48 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict, cast
 
 import torch
 
-from batchscope.files import atomic, write_json
+from batchscope.files import atomic, naming_a_full_disk, write_json
+from batchscope.hardware.device import Place
 from batchscope.provenance.fingerprint import file_hash
+from batchscope.provenance.records import RunManifest
+from batchscope.training.records import HistoryLine, SavedLedger, TrainFacts
 
 log = logging.getLogger(__name__)
 STATES_KEPT = 2
 
 
+class SavedState(TypedDict):
+    """A state from which a run can resume."""
+
+    ledger: SavedLedger
+    model: dict[str, torch.Tensor]
+    """``state_dict`` of the model."""
+    optimizer: dict[str, Any]
+    """``state_dict`` of the optimizer."""
+    history_bytes: int
+    """Length of ``history.jsonl`` when the state was saved."""
+
+
+def workspace_folder(state_folder: Path, fingerprint: str, place: Place) -> Path:
+    """The folder of a run while it is unfinished: of its fingerprint, precision and kind of device.
+
+    A run that began in bfloat16 and went on in float32 would be neither, so each place has states of its own.
+    """
+    return state_folder / f"{fingerprint}-{place.name}"
+
+
+def of_other_places(folder: Path) -> list[Path]:
+    """The folders of the same run that were begun in another precision or on another kind of device."""
+    fingerprint = folder.name.partition("-")[0]
+    return sorted(path for path in folder.parent.glob(f"{fingerprint}-*") if path.is_dir() and path != folder)
+
+
 class Workspace:
-    """The folder of one unfinished run. Of several ranks only the one that ``writes`` touches it."""
+    """The folder of one unfinished run. Of several ranks, only the one that ``writes`` changes it."""
 
     def __init__(self, folder: Path, writes: bool = True) -> None:
         self.folder = folder
@@ -31,69 +60,106 @@ class Workspace:
         self.history_file = folder / "history.jsonl"
         self._history: BinaryIO = io.BytesIO()
         if writes:
+            for other in of_other_places(folder):
+                if list(other.glob("state-*.pt")):
+                    log.warning(
+                        f"an unfinished training of this run in {_place(other)} is in {other}. This job computes in "
+                        f"{_place(folder)}, so it starts anew. To resume the other one instead, stop this job and "
+                        "start the workflow on a machine like the one it was begun on"
+                    )
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self._history = self.history_file.open("ab")
 
-    def append(self, record: dict[str, Any]) -> None:
+    def append(self, line: HistoryLine) -> None:
         """Add a line to the history."""
-        self._history.write(json.dumps(record).encode() + b"\n")
+        with naming_a_full_disk(self.history_file):
+            self._history.write(json.dumps(line).encode() + b"\n")
 
-    def save(self, update: int, state: dict[str, Any]) -> None:
-        """Save ``state`` after ``update``, with the length of the history; the one before it is kept as well.
+    def close(self) -> None:
+        """Write what is buffered of the history, and close it: afterwards another start may cut it back."""
+        self._history.close()
 
-        A state's file name holds the hash of its content, by which ``load`` knows a damaged one.
+    def save(self, ledger: SavedLedger, model: dict[str, torch.Tensor], optimizer: dict[str, Any]) -> None:
+        """Save a state after the ledger's last update; the state before it is kept as well.
+
+        The file name of a state holds the hash of its content, so that ``load`` recognises a damaged one.
         """
-        self._history.flush()
-        os.fsync(self._history.fileno())
+        with naming_a_full_disk(self.history_file):
+            self._history.flush()
+            os.fsync(self._history.fileno())
         unnamed = self.folder / "state.unnamed"
-        with atomic(unnamed) as temporary:
-            torch.save(state | {"history_bytes": self._history.tell()}, temporary)
-        unnamed.rename(self.folder / f"state-{update:09d}-{file_hash(unnamed)}.pt")
+        with atomic(unnamed) as temporary, temporary.open("wb") as file:  # its errors say more than torch's own
+            state: SavedState = {
+                "ledger": ledger,
+                "model": model,
+                "optimizer": optimizer,
+                "history_bytes": self._history.tell(),
+            }
+            torch.save(state, file)
+        unnamed.rename(self.folder / f"state-{ledger['update']:09d}-{file_hash(unnamed)}.pt")
         for old in self._states()[STATES_KEPT:]:
             old.unlink()
 
-    def load(self) -> dict[str, Any] | None:
-        """The newest undamaged state, with the history cut back to it; None to start from the beginning."""
+    def load(self) -> SavedState | None:
+        """The newest undamaged state, with the history cut back to it; None if there is none."""
         for path in self._states():
             if path.stem.endswith(file_hash(path)):
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                state = cast(SavedState, torch.load(path, map_location="cpu", weights_only=True))
                 self._history.truncate(state["history_bytes"])
                 return state
-            log.warning(f"the saved state {path} is damaged; going back to the one before")
+            log.warning(f"the saved state {path} is damaged; resuming from the one before")
             path.unlink()
         self._history.truncate(0)
         return None
 
     def keep_checkpoints(self, names: Iterable[str]) -> None:
-        """Delete all per-epoch checkpoints but these."""
+        """Delete all per-epoch checkpoints except these."""
         for path in self.checkpoints.glob("epoch*.safetensors"):
             if path.name not in names:
                 path.unlink()
 
-    def publish(self, run_folder: Path, best: str, facts: dict[str, Any], manifest: dict[str, Any]) -> None:
-        """Give the run's folder its checkpoints, ``best`` under two names, its history, facts and manifest,
-        which names the hash of each.
+    def publish(self, run_folder: Path, best: str, epochs: bool, facts: TrainFacts, manifest: RunManifest) -> None:
+        """Write the run's checkpoints, history, facts and manifest to its folder, then delete the workspace.
 
-        All is copied before the workspace is deleted: a process that dies in between leaves a state from which the
-        next one gets here again.
+        ``best`` is the file name of the best checkpoint, which gets a second name; with ``keep: none`` only that one.
+        Equal checkpoints share their space on disk. The manifest names the hash of every file. A process that dies
+        before the end leaves a state from which the next one gets here again.
         """
-        self._history.close()
         target = run_folder / "checkpoints"
         target.mkdir(parents=True, exist_ok=True)
         for stale in target.glob("*.safetensors"):
             stale.unlink()
-        for path in self.checkpoints.glob("*.safetensors"):
-            _copy(path, target / path.name)
-        _copy(self.checkpoints / best, target / "best.safetensors")
+        sources = {path.name: path for path in self.checkpoints.glob("*.safetensors")}
+        sources["best.safetensors"] = sources[best]
+        if not epochs:
+            sources = {name: path for name, path in sources.items() if not name.startswith("epoch")}
+        first_of: dict[str, Path] = {}
+        for name, path in sorted(sources.items()):
+            _link(first_of.setdefault(file_hash(path), path), target / name)
         _copy(self.history_file, run_folder / "history.jsonl")
         write_json(run_folder / "train.json", facts)
         files = ["history.jsonl", "train.json", *(f"checkpoints/{path.name}" for path in target.glob("*.safetensors"))]
         hashes = {name: file_hash(run_folder / name) for name in sorted(files)}
-        write_json(run_folder / "manifest.json", manifest | {"files": hashes})
-        shutil.rmtree(self.folder)
+        write_json(run_folder / "manifest.json", {**manifest, "files": hashes})
+        for folder in [self.folder, *of_other_places(self.folder)]:
+            shutil.rmtree(folder)
 
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob("state-*.pt"), reverse=True)
+
+
+def _place(folder: Path) -> str:
+    """The place of a workspace in words, such as ``bfloat16 on cuda``."""
+    return " on ".join(folder.name.split("-")[1:])
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file that never changes a second name; a copy where the file system has no hard links."""
+    with atomic(target) as temporary:
+        try:
+            temporary.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""When a training must stop before its end: at a signal, or because its wall-time limit draws near."""
+"""When a training must stop before its end: at a signal, or shortly before its wall-time limit."""
 
 import logging
 import os
@@ -15,15 +15,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):
-    """The training was asked to stop; its message says why. Its state is saved by whoever lets it through."""
+    """The training was asked to stop; the message says why. Whoever catches it saves the state."""
 
 
 class StopRequest:
     """Watches for SIGTERM, SIGINT and the time ``deadline`` (seconds since 1970) while its context lasts.
 
-    ``reserve`` is the number of seconds before the deadline that stopping needs: the work up to the next check and
-    the saving of a state. It begins at 30, or a quarter of the time that is left if that is less; whoever knows
-    better raises it.
+    ``reserve`` is the number of seconds that stopping needs before the deadline: the work up to the next check, and
+    saving a state. It begins at 30, or a quarter of the remaining time if that is less. The caller raises it when it
+    knows how long saving takes.
     """
 
     def __init__(self, deadline: float | None = None) -> None:
@@ -42,7 +42,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if self._signal is not None:  # asked twice: do not wait for the micro-batch
+        if self._signal is not None:  # the second signal: do not wait for the micro-batch
             raise KeyboardInterrupt
         self._signal = number
 
@@ -62,14 +62,14 @@ class StopRequest:
 
 
 def deadline(limit_minutes: float | None, started: float) -> float | None:
-    """When the job ends, in seconds since 1970: SLURM's word, else ``limit_minutes`` after ``started``, else never."""
+    """When the job ends, in seconds since 1970: as SLURM says, else ``limit_minutes`` after ``started``, else never."""
     if (end := _end_of_slurm_job()) is not None:
         return end
     return None if limit_minutes is None else started + 60 * limit_minutes
 
 
 def _end_of_slurm_job() -> float | None:
-    """``SLURM_JOB_END_TIME``, else what the controller says; None outside of SLURM and where there is no limit.
+    """``SLURM_JOB_END_TIME``, else the controller's answer; None outside SLURM and without a limit.
 
     SLURM sets the variable from 23.02 on, and Snakemake's SLURM executor drops it on the way to the job step.
     """
@@ -89,6 +89,6 @@ def _end_of_slurm_job() -> float | None:
             check=True,
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
-        log.warning(f"SLURM does not say when this job ends ({error}); its rule's runtime counts from here")
+        log.warning(f"SLURM does not say when this job ends ({error}); the rule's runtime is used instead")
         return None
     return float(answer) if answer.isdecimal() else None

@@ -1,17 +1,17 @@
 """Which examples make up each update: orders, accumulation windows, micro-batches. Pure, no torch.
 
-Everything is a function of its arguments, so a run that was cut off goes on by arithmetic: the windows after
-update u are the same whether or not the ones before were trained in this process.
+Everything is a function of its arguments, so resuming a run is arithmetic: the windows after update u are the same
+whether or not this process trained the ones before.
 """
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-Tail = Literal["exact", "naive", "drop"]
+from batchscope.training.spec import BudgetSpec, Tail
 
 
 @dataclass(frozen=True)
@@ -45,32 +45,31 @@ def stream_seed(seed: int, purpose: str, *counters: int) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
 
 
-def epoch_order(examples: int, seed: int, epoch: int) -> np.ndarray:
-    """Order of the training examples in ``epoch``: a permutation of 0…examples−1, int64 ``[examples]``."""
+def epoch_order(examples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Order of the training examples in ``epoch`` (from 1): a permutation of 0…examples−1, int64 ``[examples]``."""
     return random_stream(seed, "order", epoch).permutation(examples)
 
 
-def windows(examples: int, target_batch_size: int, budget: dict[str, int], tail: Tail = "exact") -> Iterator[Window]:
+def windows(examples: int, target_batch_size: int, budget: BudgetSpec, tail: Tail = "exact") -> Iterator[Window]:
     """The accumulation windows of a run, in order.
 
-    An epoch is cut into windows of exactly ``target_batch_size`` examples; what is left is the epoch's tail
-    window, kept unless ``tail`` is ``drop``. ``budget`` holds ``epochs``, ``updates`` or ``samples``; a budget in
-    samples ends with a window that holds what is left of it.
+    An epoch is cut into windows of exactly ``target_batch_size`` examples. The remaining examples are the epoch's tail
+    window, which ``tail: drop`` leaves out. The last window of a budget in samples holds what is left of the budget.
 
-    Raises ValueError if the target batch exceeds the examples: no window could be filled.
+    Raises ValueError if the target batch size is above the number of examples.
     """
     if target_batch_size > examples:
         raise ValueError(f"target batch size {target_batch_size} is above the {examples} training examples")
     update = samples = epoch = 0
-    while epoch < budget.get("epochs", epoch + 1):
+    while budget.epochs is None or epoch < budget.epochs:
         epoch += 1
         stop_of_epoch = examples - examples % target_batch_size if tail == "drop" else examples
         for start in range(0, stop_of_epoch, target_batch_size):
-            left = budget.get("samples", samples + target_batch_size) - samples
+            left = target_batch_size if budget.samples is None else budget.samples - samples
             stop = min(start + target_batch_size, stop_of_epoch, start + left)
             update += 1
             samples += stop - start
-            done = update == budget.get("updates") or samples == budget.get("samples")
+            done = update == budget.updates or samples == budget.samples
             yield Window(update, epoch, start, stop, samples, ends_epoch=done or stop == stop_of_epoch)
             if done:
                 return
@@ -87,9 +86,9 @@ def loss_scale(
 ) -> float:
     """Factor of a micro-batch's *summed* loss in the window's loss; the micro-batch holds ``examples`` examples.
 
-    ``exact`` and ``drop``: one over the window's examples, so the window's gradient is that of its full batch.
-    ``naive`` is the division of the reference study: the micro-batch's mean over the accumulation steps of a full
-    window, which makes a tail window's gradient too small.
+    ``exact`` and ``drop``: 1 / (examples of the window), so the window's gradient is that of its full batch.
+    ``naive`` is the division of the reference study: the mean loss of the micro-batch, divided by the accumulation
+    steps of a full window. It makes the gradient of a tail window too small.
     """
     if tail != "naive":
         return 1.0 / window.examples

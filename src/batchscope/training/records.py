@@ -1,0 +1,138 @@
+"""The files of a run: the lines of ``history.jsonl``, ``train.json``, and the counts in a saved state. Pure."""
+
+from typing import Literal, NotRequired, TypedDict
+
+from batchscope.evaluation.records import Scores
+from batchscope.hardware.records import TelemetryFacts, TelemetryTotals
+
+MicroStepKind = Literal["eager", "cuda_graph"]
+
+
+class UpdateLine(Scores):
+    """A line of ``history.jsonl``: one update. Its scores are those of the window's examples during training."""
+
+    kind: Literal["update"]
+    update: int
+    """Number of the update, from 1."""
+    epoch: int
+    """Number of the epoch, from 1."""
+    samples: int
+    """Examples seen since the start of the run, this window included."""
+    lr: float
+    """Learning rate of the update."""
+    grad_norm: float
+    """Norm of the window's gradient before clipping."""
+    gradient_square: NotRequired[float | None]
+    """With ``noise_scale``: estimate of the squared norm of the true gradient. None for a window of one micro-batch."""
+    noise_trace: NotRequired[float | None]
+    """With ``noise_scale``: estimate of the trace of one example's gradient covariance. None as above."""
+
+
+class EpochLine(TypedDict):
+    """A line of ``history.jsonl``: the end of one epoch."""
+
+    kind: Literal["epoch"]
+    epoch: int
+    """Number of the epoch, from 1."""
+    update: int
+    """Number of the epoch's last update, from 1."""
+    samples: int
+    """Examples seen since the start of the run."""
+    train: Scores
+    """Scores during training: with dropout, while the weights change."""
+    validation: Scores
+    """Scores on the validation split after the epoch's last update."""
+
+
+HistoryLine = UpdateLine | EpochLine
+
+
+class Trial(TypedDict, total=False):
+    """What was measured before the first update to choose the micro-batch and how it is computed."""
+
+    micro_step: MicroStepKind
+    """How a micro-batch is computed."""
+    micro_step_seconds: dict[str, float]
+    """On a GPU: seconds of one micro-batch, by kind of micro-step."""
+    samples_per_second: dict[str, float]
+    """With ``physical_batch_size: auto``: rate by size of the micro-batch (JSON keys are strings)."""
+
+
+class WindowCounts(TypedDict):
+    """The accumulation windows of a run's first epoch."""
+
+    full: int
+    """Windows of exactly the target batch size."""
+    tail: int
+    """Smaller windows: 0 or 1."""
+    tail_examples: int
+    """Examples in the smaller window; 0 where there is none."""
+
+
+class LedgerFacts(TypedDict):
+    """The part of ``train.json`` that the run's ledger counts."""
+
+    best_epoch: int
+    """Epoch with the most correct validation examples; of several the earliest."""
+    best_validation: Scores
+    """Validation scores of ``best_epoch``."""
+    epochs: int
+    updates: int
+    samples: int
+    physical_batch_size: int
+    """Examples per micro-batch at the end of the run."""
+    trial: Trial
+    seconds: float
+    """Wall time of the whole training, over all starts up to their last saved state."""
+    training_seconds: float
+    """Wall time of the updates."""
+    validation_seconds: float
+    """Wall time of the validations."""
+    data_wait_seconds: float
+    """Wall time until the micro-batches of each window were ready."""
+    samples_per_second: float
+    """``samples / training_seconds``."""
+    update_seconds_p50: float
+    update_seconds_p95: float
+
+
+class TrainFacts(LedgerFacts, TelemetryFacts):
+    """``train.json``: what a finished training did, with what, and how fast."""
+
+    train_examples: int
+    """Examples of the train split."""
+    diverged: bool
+    """Whether the training loss of the last epoch is above that of guessing."""
+    device: str
+    """Name of the hardware."""
+    device_type: str
+    """Kind of device: ``cpu``, ``cuda`` or ``mps``."""
+    precision: Literal["float32", "bfloat16"]
+    determinism: Literal["fast", "strict"]
+    ranks: int
+    """Processes that shared the run."""
+    peak_memory_bytes: int
+    """Largest memory held at once: by tensors on a GPU, by the process on a CPU."""
+    parameters: int
+    """Number of the model's parameters."""
+    windows_per_epoch: WindowCounts
+
+
+class SavedLedger(TypedDict):
+    """The counts in a saved state, from which ``Ledger`` is made again."""
+
+    update: int
+    physical_batch_size: int
+    samples: int
+    epoch_loss: float
+    """Summed loss of the unfinished epoch."""
+    epoch_correct: int
+    epoch_examples: int
+    epochs: list[EpochLine]
+    update_seconds: list[float]
+    validation_seconds: float
+    data_wait_seconds: float
+    trial: Trial
+    telemetry: TelemetryTotals | None
+    """None before the first saved state."""
+    seconds: float

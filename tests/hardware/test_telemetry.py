@@ -1,0 +1,93 @@
+"""Telemetry: what is not measured is null, what is measured is of the right card, and a resumed run's sums go on."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from batchscope.hardware.records import TelemetryTotals
+from batchscope.hardware.telemetry import Integral, Telemetry
+from batchscope.training.ledger import Ledger
+
+CPU = torch.device("cpu")
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU with a CUDA build of torch here")
+UNKNOWN = {"gpu_utilisation_mean": None, "gpu_utilisation_peak": None, "energy_joules": None}
+
+
+def test_without_nvidia_every_field_is_null_and_no_thread_runs() -> None:
+    threads = threading.active_count()
+    with Telemetry(CPU, 1, None) as telemetry:
+        assert threading.active_count() == threads
+    assert telemetry.facts() == UNKNOWN
+
+
+def test_a_run_measured_in_part_only_is_not_measured() -> None:
+    earlier: TelemetryTotals = {
+        "energy_joules": 5.0,
+        "utilisation_seconds": 1.0,
+        "sampled_seconds": 2.0,
+        "utilisation_peak": 0.5,
+    }
+    with Telemetry(CPU, 1, earlier) as telemetry:
+        saved = telemetry.totals()
+    assert telemetry.facts() == UNKNOWN
+    assert Telemetry(CPU, 1, saved).facts() == UNKNOWN
+
+
+def test_a_rank_that_does_not_write_asks_no_card() -> None:
+    assert Telemetry(torch.device("cuda"), 0, None).facts() == UNKNOWN
+
+
+def test_the_integral_is_the_area_under_the_samples() -> None:
+    area = Integral()
+    for at, watts in [(10.0, 100.0), (11.0, 300.0), (13.0, 300.0)]:
+        area.add(at, watts)
+    assert (area.integral, area.seconds, area.peak) == (200.0 + 600.0, 3.0, 300.0)
+    area.add(14.0, None)
+    area.add(15.0, 100.0)
+    assert (area.integral, area.seconds, area.peak) == (None, None, None)
+
+
+def test_a_saved_ledger_brings_its_telemetry_back() -> None:
+    with Telemetry(CPU, 1, None) as telemetry:
+        ledger = Ledger(data_wait_seconds=1.5, telemetry=telemetry.totals())
+    assert Ledger(**ledger.to_saved()) == ledger
+
+
+@NEEDS_GPU
+def test_a_working_gpu_is_busy_and_draws_energy() -> None:
+    matrix = torch.randn(4096, 4096, device="cuda")
+    with Telemetry(torch.device("cuda"), 1, None) as telemetry:
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            matrix = torch.nn.functional.normalize(matrix @ matrix)
+            torch.cuda.synchronize()
+    facts, totals = telemetry.facts(), telemetry.totals()
+    assert facts["gpu_utilisation_mean"] is not None and 0.3 < facts["gpu_utilisation_mean"] <= 1
+    assert facts["energy_joules"] is not None and 4 * 20 < facts["energy_joules"] < 4 * 2000
+    resumed = Telemetry(torch.device("cuda"), 1, totals)
+    resumed.close()
+    again = resumed.facts()["energy_joules"]
+    assert again is not None and again >= facts["energy_joules"]
+
+
+@NEEDS_GPU
+def test_the_card_is_torch_s_whatever_cuda_visible_devices_shows() -> None:
+    program = """
+import pynvml, torch
+from batchscope.hardware.records import TelemetryTotals
+from batchscope.hardware.telemetry import Telemetry
+card = Telemetry(torch.device("cuda"), 1, None).cards[0]
+print(pynvml.nvmlDeviceGetUUID(card.handle), torch.cuda.get_device_properties(0).uuid)
+"""
+    for number in range(torch.cuda.device_count()):
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": str(number)}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        card, shown = done.stdout.split()
+        assert card.removeprefix("GPU-") == shown

@@ -1,0 +1,85 @@
+"""``determinism: strict``: set before anything computes, part of the spec only where it is asked for, recorded."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from safetensors.torch import load_file
+from small import train_settings
+
+from batchscope.config.study import Study
+from batchscope.files import read_json
+from batchscope.training.loop import train
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import torch
+from batchscope.training.loop import train
+from batchscope.training.spec import TrainSettings, TrainSpec
+
+torch.set_num_threads(1)
+spec, tokens, folder = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+settings = TrainSettings(physical_batch_size=6, device=sys.argv[4])
+train(TrainSpec.read(spec), "code", settings, tokens, folder / "run", folder)
+state = {
+    "algorithms": torch.are_deterministic_algorithms_enabled(),
+    "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+    "cudnn": torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark,
+    "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+    "cublas": __import__("os").environ.get("CUBLAS_WORKSPACE_CONFIG"),
+}
+(folder / "state.json").write_text(json.dumps(state))
+"""
+STRICT = {"algorithms": True, "warn_only": False, "cudnn": True, "tf32": False, "cublas": ":4096:8"}
+
+
+def train_apart(small_study, folder, spec, device="cpu"):
+    """Train in a process of its own: the setting is the whole process's. Returns the run's folder."""
+    folder.mkdir()
+    arguments = [json.dumps(spec.plain()), small_study.tokens("modernbert"), folder, device]
+    subprocess.run([sys.executable, "-c", PROGRAM, *map(str, arguments)], check=True)
+    return folder / "run"
+
+
+def test_strict_trains_alike_on_a_cpu_and_is_recorded(small_study, tmp_path):
+    fast, strict = (
+        small_study.spec("modernbert", budget={"epochs": 1}, determinism=name) for name in ("fast", "strict")
+    )
+    assert "determinism" not in fast.plain(), "the spec of every earlier training stays what it was"
+    assert strict.plain() == fast.plain() | {"determinism": "strict"}
+    settings = train_settings()
+    train(fast, "code", settings, small_study.tokens("modernbert"), tmp_path / "fast", tmp_path / "state")
+    run = train_apart(small_study, tmp_path / "strict", strict)
+    assert read_json(tmp_path / "strict/state.json") == STRICT
+    assert (run / "history.jsonl").read_bytes() == (tmp_path / "fast/history.jsonl").read_bytes()
+    weights, others = (load_file(folder / "checkpoints/last.safetensors") for folder in (run, tmp_path / "fast"))
+    assert all(tensor.equal(others[name]) for name, tensor in weights.items())
+    recorded = [read_json(folder / "manifest.json")["determinism"] for folder in (run, tmp_path / "fast")]
+    assert recorded == ["strict", "fast"]
+
+
+def test_a_run_says_what_it_measured(small_study, tmp_path):
+    spec = small_study.spec("bert", budget={"updates": 3})
+    settings = train_settings()
+    train(spec, "code", settings, small_study.tokens("bert"), tmp_path / "run", tmp_path / "state")
+    facts = read_json(tmp_path / "run/train.json")
+    assert 0 < facts["data_wait_seconds"] < facts["training_seconds"]
+    assert [facts[name] for name in ("gpu_utilisation_mean", "gpu_utilisation_peak", "energy_joules")] == [None] * 3
+
+
+@pytest.mark.skipif(
+    "not __import__('torch').cuda.is_available()", reason="no NVIDIA GPU with a CUDA build of torch here"
+)
+def test_strict_gives_the_same_bits_twice_on_a_gpu(small_study, tmp_path):
+    spec = small_study.spec("modernbert", precision="bfloat16", determinism="strict")
+    runs = [train_apart(small_study, tmp_path / name, spec, "cuda") for name in ("one", "two")]
+    assert len({(run / "history.jsonl").read_bytes() for run in runs}) == 1
+    assert read_json(runs[0] / "train.json")["energy_joules"] > 0
+
+
+def test_an_unknown_determinism_is_refused():
+    config = {"study": "s", "models": {"bert": {"architecture": "bert"}}, "target_batch_sizes": [16]}
+    with pytest.raises(Exception, match="determinism"):
+        Study.from_mapping(config | {"lr_policies": {"c": {"base_lr": 1e-3}}, "determinism": "very"})
