@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from batchscope.data.tokens import Tokens
 from batchscope.hardware.device import autocast
@@ -9,16 +10,16 @@ from batchscope.model.classifier import TextClassifier
 
 TOKENS_PER_BATCH = 16_384
 WIDTH_STEP = 16
-"""Few widths: for every shape of a matrix product the libraries below keep a program and its memory."""
+"""Batches have few different widths, because the CPU library caches a kernel and its memory for every shape."""
 
 
 @torch.inference_mode()
-def predict(model: TextClassifier, tokens: Tokens, device: torch.device, precision: torch.dtype) -> np.ndarray:
-    """Logits float32 ``[N, C]`` in the order of ``tokens``; dropout is off while it runs.
+def predict(model: TextClassifier, tokens: Tokens, device: torch.device, precision: torch.dtype) -> NDArray[np.float32]:
+    """Logits float32 ``[N, C]`` in the order of ``tokens``, with dropout off.
 
-    Reviews of similar length share a batch, cut to about its longest, so little padding is computed. Tokens go to the
-    device batch by batch and the logits stay there until all are done, so that the host runs ahead of the device;
-    besides the logits, the memory needed does not depend on N.
+    Reviews of similar length share a batch, cut to about its longest, so that little padding is computed. Tokens go to
+    the device batch by batch and the logits stay there until all are done, so that the host never waits for the device.
+    Apart from the logits, the memory used does not depend on N.
     """
     training = model.training
     model.eval()
@@ -44,7 +45,7 @@ def _round_up(width: int) -> int:
     return -(-width // WIDTH_STEP) * WIDTH_STEP
 
 
-def _sent(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A copy of the array on the device, without waiting for the device to take it."""
+def _sent(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
+    """Copy an array to the device without waiting for the copy to end."""
     host = torch.from_numpy(array)
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)

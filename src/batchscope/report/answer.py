@@ -1,13 +1,16 @@
-"""The answer in words, computed from the tables: is the difference between batch sizes real?"""
+"""The answer in words: is the difference between batch sizes real? What is counted comes from ``statistics``."""
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
-from batchscope.report.catalogue import names_in_order
-from batchscope.report.numbers import listed, p_equals, percent, points
-
-LEVEL = 0.05
+from batchscope.config.schema import Budget
+from batchscope.errors import counted
+from batchscope.report.cautions import faulty_runs
+from batchscope.report.numbers import p_equals, percent, points
+from batchscope.report.spec import ReportSpec
+from batchscope.statistics.effects import Effect, Findings
 
 
 class Answer(NamedTuple):
@@ -17,110 +20,129 @@ class Answer(NamedTuple):
     sentences: list[str]
 
 
-def answer(spec: dict[str, Any], results: pd.DataFrame, contrasts: pd.DataFrame) -> Answer:
-    """What the contrasts of test accuracy show, in plain words."""
-    if contrasts.empty:
+def answer(spec: ReportSpec, results: pd.DataFrame, findings: Findings | None) -> Answer:
+    """What the contrasts of test accuracy show, in plain words. ``results`` has one row per cell."""
+    if findings is None:
         headline = "There is nothing to compare: the study has one target batch size."
         return Answer(headline, ["Add values to target_batch_sizes to see what the batch size does."])
-    seeds = names_in_order(spec, "seed")
-    headline, verdict = _verdict(contrasts, len(seeds))
-    return Answer(headline, [_largest(contrasts), *verdict, _seeds(seeds), _budget(spec, results)])
+    headline, verdict = _verdict(findings)
+    headline += _faulty(findings.established, set(faulty_runs(results)))
+    return Answer(headline, [_largest(findings), verdict, _seeds(findings.seeds), _budget(spec.budget, results)])
 
 
-def consistent(contrasts: pd.DataFrame) -> pd.DataFrame:
-    """The model × policy × pair groups whose every seed has Holm p < .05 and the same sign: one row with their mean."""
-    keys = ["model", "lr_policy", "smaller_batch", "larger_batch"]
-    groups = contrasts.groupby(keys, sort=False)
-    held = groups.filter(
-        lambda group: (group.mcnemar_p_holm < LEVEL).all() and group.difference_points.gt(0).nunique() == 1
+def _largest(findings: Findings) -> str:
+    effect = findings.largest
+    small, large = (
+        f"{batch:,} ({percent(accuracy, 2)})"
+        for batch, accuracy in (
+            (effect.smaller_batch, effect.smaller_accuracy),
+            (effect.larger_batch, effect.larger_accuracy),
+        )
     )
-    return held.groupby(keys, sort=False).difference_points.mean().reset_index()
+    where = f"{effect.model}, {effect.lr_policy} LR policy, from target batch size {small} to {large}"
+    errors = f"{effect.paired_standard_error_points:.2f} points paired, {effect.standard_error_points:.2f} unpaired"
+    what = "mean difference" if effect.seeds > 1 else "difference"
+    said = f"The largest {what} in test accuracy within a model is {_size(effect)}: {where}. "
+    whose = "The standard error of one seed's difference" if effect.seeds > 1 else "Its standard error"
+    said += f"{whose} is {errors}, on the same {counted(effect.n, 'test review')}. Exact McNemar test: "
+    correction = f"after Holm's correction over {counted(findings.tests, 'test')}"
+    return said + f"{_each_p(effect.p)}; {_each_p(effect.p_holm)} {correction}."
 
 
-def _largest(contrasts: pd.DataFrame) -> str:
-    row = max(contrasts.to_dict("records"), key=lambda row: abs(row["difference_points"]))
-    where = f"{row['model']}, {row['lr_policy']} LR policy, seed {row['seed']}"
-    small, large = (f"{row[f'{end}_batch']:,} ({percent(row[f'{end}_accuracy'], 2)})" for end in ("smaller", "larger"))
-    errors = f"{row['standard_error_points']:.2f} points unpaired, {row['paired_standard_error_points']:.2f} paired"
-    tests = (
-        f"{p_equals(row['mcnemar_p'])}, and {p_equals(row['mcnemar_p_holm'])} after Holm's correction over the study's"
-    )
-    return (
-        f"The largest difference in test accuracy within a model is {points(row['difference_points'])} points: "
-        f"{where}, from target batch size {small} to {large}. Its standard error is {errors}, on the same "
-        f"{row['n']:,} test reviews. Exact McNemar {tests} {_counted(row['comparisons'], 'comparison')}."
-    )
+def _size(effect: Effect) -> str:
+    """`−1.20 points`, with the spread over several seeds."""
+    size = f"{points(effect.difference_points)} points"
+    if effect.seeds == 1:
+        return size
+    spread = f"from {points(effect.smallest_difference_points)} to {points(effect.largest_difference_points)}"
+    return f"{size} (mean of {effect.seeds} seeds, {spread})"
 
 
-def _verdict(contrasts: pd.DataFrame, seeds: int) -> tuple[str, list[str]]:
-    distinct = int(contrasts.comparisons.iloc[0])
-    significant = contrasts[contrasts.mcnemar_p_holm < LEVEL]
-    if significant.empty:
-        blind = 2 * contrasts.paired_standard_error_points.median()
-        return "No difference between target batch sizes is established.", [
-            f"None of the {_counted(distinct, 'comparison')} stays below .05 after the correction. That is not "
-            f"evidence of no effect: on this many test reviews, differences under about {blind:.1f} points (two paired "
-            f"standard errors) are hard to tell from chance."
-        ]
-    share = f"{len(significant)} of {_counted(len(contrasts), 'comparison')}"
+def _each_p(values: tuple[float, ...]) -> str:
+    if len(values) == 1:
+        return p_equals(values[0])
+    lowest, highest = p_equals(min(values)), p_equals(max(values))
+    return f"{lowest} in every seed" if lowest == highest else f"{lowest} to {highest} over the seeds"
+
+
+def _verdict(findings: Findings) -> tuple[str, str]:
+    effects, seeds = findings.effects, findings.seeds
+    total, held = len(effects), findings.established
+    if not findings.significant_tests:
+        blind = 2 * findings.median_paired_standard_error
+        return (
+            "No difference between target batch sizes is established.",
+            f"None of the {counted(total, 'comparison')} has a Holm-corrected p below .05. That is not evidence of no "
+            f"effect: on this many test reviews, differences under about {blind:.1f} points (two paired standard "
+            f"errors) are hard to tell from chance.",
+        )
     if seeds == 1:
-        return "Some runs differ by more than the test set's chance. With one seed, that is not yet the batch size.", [
-            f"In {share} the Holm-corrected p stays below .05{_direction(significant)}: those trained models differ on "
-            f"reviews like these. Whether another seed would repeat it was not asked."
-        ]
-    held = consistent(contrasts)
-    groups = len(contrasts) // seeds
-    if held.empty:
-        return "No difference between target batch sizes repeats over the seeds.", [
-            f"In {share} the Holm-corrected p stays below .05, but in no model, LR policy and pair of batch sizes "
-            f"does it do so with the same sign in every one of {seeds} seeds."
-        ]
-    return f"Yes, for {len(held)} of {_counted(groups, 'comparison')} of batch sizes, under this budget.", [
-        f"There the difference has the same sign and a Holm-corrected p below .05 in each of the {seeds} "
-        f"seeds{_direction(held)}. The other comparisons are not established."
-        if len(held) < groups
-        else f"Every difference has the same sign and a Holm-corrected p below .05 in each of the {seeds} "
-        f"seeds{_direction(held)}."
-    ]
+        return (
+            f"In {len(held)} of {counted(total, 'comparison')} the runs differ by more than the test set's chance. "
+            f"With one seed, that is not yet the batch size.",
+            f"There the Holm-corrected p is below .05{_direction(held)}: those trained models differ on reviews like "
+            f"these. One seed cannot show whether another seed would give the same difference.",
+        )
+    if not held:
+        return (
+            "No difference between target batch sizes repeats over the seeds.",
+            f"The Holm-corrected p is below .05 in {findings.significant_tests} of {counted(findings.tests, 'test')}. "
+            f"No comparison of the {total:,} has that, with the same sign, in each of the {seeds} seeds.",
+        )
+    where = "In every comparison" if len(held) == total else "There"
+    others = total - len(held)
+    rest = f" The other {counted(others, 'comparison')} {_is(others)} not established." if others else ""
+    return (
+        f"Yes, for {len(held)} of {counted(total, 'comparison')} of batch sizes, under this budget.",
+        f"{where} the difference has the same sign and a Holm-corrected p below .05 in each of the {seeds} seeds"
+        f"{_direction(held)}.{rest}",
+    )
 
 
-def _direction(rows: pd.DataFrame) -> str:
-    higher = int((rows.difference_points > 0).sum())
+def _faulty(established: Sequence[Effect], faulty: set[str]) -> str:
+    """How many of the established comparisons include a run that did not learn."""
+    touched = sum(not faulty.isdisjoint(effect.runs) for effect in established)
+    if not touched:
+        return ""
+    which = "It includes" if len(established) == 1 else f"{touched} of these include{'s' if touched == 1 else ''}"
+    return f" {which} a run that did not learn."
+
+
+def _is(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _direction(effects: Iterable[Effect]) -> str:
+    signs = [effect.difference_points > 0 for effect in effects]
+    higher = sum(signs)
+    which = "" if len(signs) == 1 else " in every one of them"
     if higher == 0:
-        return ", and the smaller batch is the more accurate in every one of them"
-    if higher == len(rows):
-        return ", and the larger batch is the more accurate in every one of them"
-    return f", with the larger batch more accurate in {higher} and the smaller in {len(rows) - higher} of them"
+        return f", and the smaller batch is the more accurate{which}"
+    if higher == len(signs):
+        return f", and the larger batch is the more accurate{which}"
+    return f", with the larger batch more accurate in {higher} and the smaller in {len(signs) - higher} of them"
 
 
-def _seeds(seeds: list[int]) -> str:
-    if len(seeds) == 1:
+def _seeds(seeds: int) -> str:
+    if seeds == 1:
         return (
             "Every cell was trained once: variation from seed to seed is not measured, and the tests above speak about "
             "these trained models only."
         )
-    few = "; with so few, their spread is itself only roughly known" if len(seeds) < 5 else ""
-    return f"Every cell was trained with {len(seeds)} seeds{few}."
+    few = "; with so few, their spread is itself only roughly known" if seeds < 5 else ""
+    return f"Every cell was trained with {seeds} seeds{few}."
 
 
-def _budget(spec: dict[str, Any], results: pd.DataFrame) -> str:
+def _budget(budget: Budget, results: pd.DataFrame) -> str:
     updates = results.groupby("target_batch_size").updates.max()
     small, large = int(updates.index.min()), int(updates.index.max())
-    if "updates" in spec["budget"]:
+    at_small, at_large = counted(int(updates[small]), "update"), counted(int(updates[large]), "update")
+    if budget.updates is not None:
         return (
-            f"Every run makes {updates.max():,} updates, so target batch size {large:,} sees more samples than "
-            f"{small:,}: the effect of the batch size includes that of more data and compute."
+            f"Every run makes {at_large}, so target batch size {large:,} sees more samples than {small:,}: the effect "
+            f"of the batch size includes that of more data and compute."
         )
     return (
-        f"Every run sees the same number of samples, so target batch size {large:,} makes {updates[large]:,} updates "
-        f"where {small:,} makes {updates[small]:,}: the effect of the batch size includes that of fewer updates."
+        f"Every run sees the same number of samples, so target batch size {large:,} makes {at_large} where {small:,} "
+        f"makes {at_small}: the effect of the batch size includes that of fewer updates."
     )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def budget_in_words(budget: dict[str, int]) -> str:
-    """`5 epochs`, `1,000 updates`."""
-    return listed(_counted(count, unit.removesuffix("s")) for unit, count in budget.items())

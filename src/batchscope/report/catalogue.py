@@ -1,6 +1,23 @@
-"""Which figures a study gets, from its spec alone: the Snakefile lists them as outputs, `figures` draws them."""
+"""Which tables and figures a study gets, from its spec alone: the Snakefile lists them as outputs."""
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from batchscope.report.spec import FiguresSpec, GridCell, TablesSpec
+
+SHOWN_TABLES = ("summary.csv", "contrasts.csv", "cost.csv")
+"""The files under ``tables/`` that `snakemake --report` presents."""
+PLAIN_TABLES = (
+    "results.parquet",
+    "history.parquet",
+    "results.csv",
+    "effects.csv",
+    "classes.csv",
+    "confusion.csv",
+    "audit.csv",
+) + ("noise_scale.csv", "attention.csv", "certificates.csv", "baseline.csv", "provenance.csv")
+"""The other files under ``tables/``."""
+FORMATS = ("png", "svg")
 
 
 class CataloguedFigure(NamedTuple):
@@ -16,77 +33,35 @@ class CataloguedFigure(NamedTuple):
     """Name of the caption: ``workflow/report/{caption}.rst``."""
 
 
-def figure_names(spec: dict[str, Any]) -> list[CataloguedFigure]:
-    """Every figure of the study of ``Study.figures_spec()``, in reading order."""
-    models = names_in_order(spec, "model")
+def figure_names(spec: FiguresSpec) -> list[CataloguedFigure]:
+    """Every figure of a study, in reading order, each in every format."""
     return [
-        *(
-            CataloguedFigure(f"accuracy.{form}", "Test accuracy", {"models": "all", "format": form}, "accuracy")
-            for form in ("png", "svg")
-        ),
-        *(
-            CataloguedFigure(
-                f"training_{quantity}_{model}.png",
-                "Training",
-                {"model": model, "split": "train", "shows": quantity},
-                "training",
-            )
-            for model in models
-            for quantity in ("accuracy", "loss")
-        ),
-        *(
-            CataloguedFigure(
-                f"validation_accuracy_{model}.png",
-                "Training",
-                {"model": model, "split": "validation", "shows": "accuracy"},
-                "validation",
-            )
-            for model in models
-        ),
-        *(
-            CataloguedFigure(
-                f"noise_scale_{model}.png",
-                "Training",
-                {"model": model, "split": "train", "shows": "gradient noise scale"},
-                "noise_scale",
-            )
-            for model in models
-            if measures_noise(spec)
-        ),
-        *(
-            CataloguedFigure(
-                f"attention_{model}_{review}.png",
-                "Attention over batch sizes",
-                {"model": model, "review": review.replace("_", " ")},
-                "attention",
-            )
-            for model in models
-            for review in spec["review_names"]
-        ),
-        *(CataloguedFigure(f"cost.{form}", "Cost", {"runs": "all", "format": form}, "cost") for form in ("png", "svg")),
-        *(
-            CataloguedFigure(
-                f"quality_cost.{form}", "Cost", {"runs": "all, against accuracy", "format": form}, "quality_cost"
-            )
-            for form in ("png", "svg")
-        ),
+        figure._replace(name=f"{figure.name}.{form}", labels=figure.labels | {"format": form})
+        for figure in _figures(spec)
+        for form in FORMATS
     ]
 
 
-def measures_noise(spec: dict[str, Any]) -> bool:
-    """Whether the runs' histories hold the gradient noise scale."""
-    return bool(spec["noise_scale"] != "off")
+def _figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
+    """The figures, named without a format."""
+    yield CataloguedFigure("accuracy", "Test accuracy", {"models": "all"}, "accuracy")
+    for model in spec.model_names:
+        for shows in ("accuracy", "loss"):
+            labels = {"model": model, "split": "train", "shows": shows}
+            yield CataloguedFigure(f"training_{shows}_{model}", "Training", labels, "training")
+        labels = {"model": model, "split": "validation", "shows": "accuracy"}
+        yield CataloguedFigure(f"validation_accuracy_{model}", "Training", labels, "validation")
+        if spec.measures_noise:
+            labels = {"model": model, "split": "train", "shows": "gradient noise scale"}
+            yield CataloguedFigure(f"noise_scale_{model}", "Training", labels, "noise_scale")
+        for review in spec.review_names:
+            labels = {"model": model, "review": review.replace("_", " ")}
+            yield CataloguedFigure(f"attention_{model}_{review}", "Attention over batch sizes", labels, "attention")
+    yield CataloguedFigure("cost", "Cost", {"runs": "all"}, "cost")
+    yield CataloguedFigure("quality_cost", "Cost", {"runs": "all, against accuracy"}, "quality_cost")
 
 
-def names_in_order(spec: dict[str, Any], key: str) -> list[Any]:
-    """Distinct values of ``key`` (model, batch, policy or seed) over the cells, in the order of the config.
-
-    A spec that went through canonical JSON has its mappings sorted by key; only the list of cells keeps the order.
-    """
-    return list(dict.fromkeys(cell[key] for cell in spec["cells"]))
-
-
-def attention_cells(spec: dict[str, Any], model: str) -> list[dict[str, Any]]:
-    """The cells whose maps stand side by side for a model: every batch size under the first policy and seed."""
-    policy, seed = names_in_order(spec, "policy")[0], names_in_order(spec, "seed")[0]
-    return [c for c in spec["cells"] if (c["model"], c["policy"], c["seed"]) == (model, policy, seed)]
+def attention_cells(spec: TablesSpec, model: str) -> list[GridCell]:
+    """The cells whose maps are shown side by side for a model: every batch size under the first policy and seed."""
+    policy, seed = spec.policy_names[0], spec.seeds[0]
+    return [cell for cell in spec.cells if (cell.model, cell.policy, cell.seed) == (model, policy, seed)]

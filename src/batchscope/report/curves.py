@@ -1,45 +1,20 @@
 """Training and validation curves of one model, from the history table."""
 
-from typing import Any
-
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from batchscope.report.catalogue import names_in_order
+from batchscope.report.spec import FiguresSpec
 from batchscope.report.style import batch_colours, batch_key, frame
+from batchscope.statistics.curves import running_mean
 
 LOG_FROM_RATIO = 4
 
 
-def running_mean(updates: pd.DataFrame, samples: int) -> pd.DataFrame:
-    """Accuracy and loss over the latest updates that hold at least ``samples`` examples, from the first full one on.
-
-    Takes and returns rows in update order with ``update, samples, accuracy, loss``. Sums are divided once, so every
-    example counts alike whatever the window it was in.
-    """
-    seen = np.concatenate([[0], updates.examples.to_numpy().cumsum()])
-    correct = np.concatenate([[0], updates.correct.to_numpy().cumsum()])
-    loss = np.concatenate([[0.0], (updates.loss * updates.examples).to_numpy().cumsum()])
-    span = min(samples, int(seen[-1]))
-    ends = np.arange(1, len(seen))
-    ends = ends[seen[ends] >= span]
-    starts = np.searchsorted(seen, seen[ends] - span, side="right") - 1
-    return pd.DataFrame(
-        {
-            "update": updates["update"].to_numpy()[ends - 1],
-            "samples": updates.samples.to_numpy()[ends - 1],
-            "accuracy": (correct[ends] - correct[starts]) / (seen[ends] - seen[starts]),
-            "loss": (loss[ends] - loss[starts]) / (seen[ends] - seen[starts]),
-        }
-    )
-
-
-def training_figure(spec: dict[str, Any], history: pd.DataFrame, model: str, quantity: str) -> Figure:
+def training_figure(spec: FiguresSpec, history: pd.DataFrame, model: str, quantity: str) -> Figure:
     """Training ``accuracy`` or ``loss`` of a model: above against updates, below against samples seen."""
-    policies, colours = names_in_order(spec, "policy"), batch_colours(spec)
+    policies, colours = spec.policy_names, batch_colours(spec)
     span = max(colours)
     rows = history[(history.kind == "update") & (history.model == model)]
     smooth = {run: running_mean(one, span) for run, one in rows.groupby("run")}
@@ -69,9 +44,9 @@ def training_figure(spec: dict[str, Any], history: pd.DataFrame, model: str, qua
     return figure
 
 
-def validation_figure(spec: dict[str, Any], history: pd.DataFrame, model: str) -> Figure:
+def validation_figure(spec: FiguresSpec, history: pd.DataFrame, model: str) -> Figure:
     """Validation accuracy of a model after each epoch; a dot is the epoch that the test uses."""
-    policies, colours = names_in_order(spec, "policy"), batch_colours(spec)
+    policies, colours = spec.policy_names, batch_colours(spec)
     rows = history[(history.kind == "epoch") & (history.model == model)]
     rows = rows.assign(accuracy=rows.validation_accuracy)
     figure = Figure(figsize=(max(5.6, 4.7 * len(policies)), 3.7))
@@ -93,9 +68,9 @@ def validation_figure(spec: dict[str, Any], history: pd.DataFrame, model: str) -
     return figure
 
 
-def runs_of(spec: dict[str, Any], model: str, policy: str, batch: int) -> list[str]:
+def runs_of(spec: FiguresSpec, model: str, policy: str, batch: int) -> list[str]:
     """The runs of a model, policy and batch size, one per seed."""
-    return [c["run"] for c in spec["cells"] if (c["model"], c["policy"], c["batch"]) == (model, policy, batch)]
+    return [c.run for c in spec.cells if (c.model, c.policy, c.batch) == (model, policy, batch)]
 
 
 def _draw_seeds(axis: Axes, curves: list[pd.DataFrame], progress: str, quantity: str, colour: str) -> None:
@@ -119,8 +94,8 @@ def _updates_axis(axis: Axes, logarithmic: bool, most: int) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(thousands))
 
 
-def _seeds_in_words(spec: dict[str, Any]) -> str:
-    seeds = names_in_order(spec, "seed")
+def _seeds_in_words(spec: FiguresSpec) -> str:
+    seeds = spec.seeds
     return f"; strong line: mean of {len(seeds)} seeds, faint: each seed" if len(seeds) > 1 else f"; seed {seeds[0]}"
 
 

@@ -1,5 +1,6 @@
 """All figures of a study, from its tables and the runs' attention."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +10,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from batchscope.errors import UserError
-from batchscope.report.catalogue import attention_cells, figure_names, measures_noise, names_in_order
+from batchscope.errors import UserError, counted
+from batchscope.report.catalogue import attention_cells, figure_names
 from batchscope.report.curves import training_figure, validation_figure
+from batchscope.report.glyphs import printable
 from batchscope.report.maps import (
+    ReviewMaps,
     draw_map,
     has_window,
-    kind_of_layer,
+    layer_in_words,
     load_attention,
     prediction_in_words,
     readable,
+    sentence_figure,
     truth_in_words,
 )
 from batchscope.report.noise import noise_scale_figure
+from batchscope.report.spec import FiguresSpec, GridCell
 from batchscope.report.style import (
     ATTENTION_NORM_IN_WORDS,
     INK,
     MUTED,
     PAPER,
     RULE,
+    PolicyMark,
     attention_bar,
     attention_norm,
     batch_colours,
@@ -46,7 +52,7 @@ NAMED_KEYS = 7
 SUBTITLE: dict[str, Any] = {"fontsize": 7.5, "color": MUTED, "in_layout": False}
 
 
-def draw_figures(spec: dict[str, Any], study_folder: Path) -> None:
+def draw_figures(spec: FiguresSpec, study_folder: Path) -> None:
     """Write every figure of ``catalogue.figure_names(spec)`` under ``figures/``.
 
     ``spec`` is ``Study.figures_spec()``. Raises UserError if the tables or a run's attention are missing.
@@ -58,25 +64,37 @@ def draw_figures(spec: dict[str, Any], study_folder: Path) -> None:
         raise UserError(f"{error.filename or error} is missing; make the tables first") from None
     drawn = {"accuracy": accuracy_figure(spec, results), "cost": cost_figure(spec, results)}
     drawn["quality_cost"] = quality_cost_figure(spec, results)
-    for model in names_in_order(spec, "model"):
+    for model in spec.model_names:
         for quantity in ("accuracy", "loss"):
             drawn[f"training_{quantity}_{model}"] = training_figure(spec, history, model, quantity)
         drawn[f"validation_accuracy_{model}"] = validation_figure(spec, history, model)
-        if measures_noise(spec):
+        if spec.measures_noise:
             drawn[f"noise_scale_{model}"] = noise_scale_figure(spec, history, model)
-        maps = [(cell, load_attention(study_folder / "runs" / cell["run"])) for cell in attention_cells(spec, model)]
-        for review in spec["review_names"]:
-            lacking = [cell["run"] for cell, reviews in maps if review not in reviews]
-            if lacking:
-                raise UserError(f"run {lacking[0]} has no attention of review {review!r}; make its attention again")
-            drawn[f"attention_{model}_{review}"] = attention_figure(model, [(c, found[review]) for c, found in maps])
+        drawn |= _attention_figures(spec, model, study_folder)
     for entry in figure_names(spec):
         save(drawn[Path(entry.name).stem], study_folder / "figures" / entry.name)
 
 
-def accuracy_figure(spec: dict[str, Any], results: pd.DataFrame) -> Figure:
+def _attention_figures(spec: FiguresSpec, model: str, study_folder: Path) -> dict[str, Figure]:
+    """Name → figure of every review; the reason in place of maps for an encoder that gives no attention."""
+    read = {cell: load_attention(study_folder / "runs" / cell.run) for cell in attention_cells(spec, model)}
+    figures = {}
+    for name in spec.review_names:
+        reason = next((reason for _, reason in read.values() if reason is not None), None)
+        lacking = [cell.run for cell, (reviews, _) in read.items() if name not in reviews]
+        if reason is not None:
+            figure = sentence_figure(f"{model}: no attention", reason)
+        elif lacking:
+            raise UserError(f"run {lacking[0]} has no attention of review {name!r}; make its attention again")
+        else:
+            figure = attention_figure(model, [(cell, reviews[name]) for cell, (reviews, _) in read.items()])
+        figures[f"attention_{model}_{name}"] = figure
+    return figures
+
+
+def accuracy_figure(spec: FiguresSpec, results: pd.DataFrame) -> Figure:
     """Test accuracy against the target batch size: a panel per model, a line per policy, an interval per run."""
-    models, marks, colours = names_in_order(spec, "model"), policy_marks(spec), batch_colours(spec)
+    models, marks, colours = spec.model_names, policy_marks(spec), batch_colours(spec)
     sizes = sorted(colours)
     figure = Figure(figsize=(max(5.2, 4.4 * len(models)), 4.3))
     axes = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
@@ -92,19 +110,21 @@ def accuracy_figure(spec: dict[str, Any], results: pd.DataFrame) -> Figure:
         axis.grid(axis="x", visible=False)
     axes[0].set_ylabel("test accuracy")
     axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
-    seeds, reviews = names_in_order(spec, "seed"), int(results.test_examples.iloc[0])
+    seeds, reviews = spec.seeds, int(results.test_examples.iloc[0])
     what = "Small dots are seeds, large marks their mean" if len(seeds) > 1 else f"Seed {seeds[0]}"
     note = f"{what}. Bars: 95% Wilson interval of one run's accuracy over {reviews:,} test reviews."
+    if did_not_learn(results).any():
+        note += " Crosses: runs that did not learn."
     frame(figure, "Test accuracy by target batch size", note, policy_key(marks))
     return figure
 
 
-def cost_figure(spec: dict[str, Any], results: pd.DataFrame) -> Figure:
+def cost_figure(spec: FiguresSpec, results: pd.DataFrame) -> Figure:
     """Seconds and samples per second of every run; a bar is the mean over seeds, dots are the seeds."""
     colours = batch_colours(spec)
     runs = results[~results.shared]
     groups = list(runs.groupby(["model", "target_batch_size", "lr_policy"], sort=False))
-    models = names_in_order(spec, "model")
+    models = spec.model_names
     places = [number + 0.6 * models.index(model) for number, ((model, _, _), _) in enumerate(groups)]
     figure = Figure(figsize=(9.4, 1.5 + 0.3 * len(groups)))
     axes = figure.subplots(1, 2, sharey=True)
@@ -134,9 +154,9 @@ def cost_figure(spec: dict[str, Any], results: pd.DataFrame) -> Figure:
     return figure
 
 
-def quality_cost_figure(spec: dict[str, Any], results: pd.DataFrame) -> Figure:
+def quality_cost_figure(spec: FiguresSpec, results: pd.DataFrame) -> Figure:
     """Test accuracy of every run against its seconds, and below against its energy if every run's was measured."""
-    models, marks, colours = names_in_order(spec, "model"), policy_marks(spec), batch_colours(spec)
+    models, marks, colours = spec.model_names, policy_marks(spec), batch_colours(spec)
     runs = results[~results.shared].assign(watt_hours=results.energy_joules / 3600)
     costs = {"seconds": "seconds per run"}
     if runs.watt_hours.notna().all():
@@ -147,11 +167,11 @@ def quality_cost_figure(spec: dict[str, Any], results: pd.DataFrame) -> Figure:
         for axis, model in zip(row, models, strict=True):
             for run in runs[runs.model == model].to_dict("records"):
                 mark, colour = marks[run["lr_policy"]], colours[run["target_batch_size"]]
-                face = colour if mark["fillstyle"] == "full" else "none"
+                face = colour if mark.filled else "none"
                 interval = wilson_interval(run["test_accuracy"], run["test_examples"])
                 axis.vlines(run[cost], *interval, color=colour, linewidth=1, alpha=0.35, zorder=2)
                 look: dict[str, Any] = {"markersize": 6.5, "markeredgewidth": 1.5, "markerfacecolor": face, "zorder": 3}
-                axis.plot(run[cost], run["test_accuracy"], mark["marker"], color=colour, **look)
+                axis.plot(run[cost], run["test_accuracy"], mark.marker, color=colour, **look)
             axis.set_title(model)
             axis.set_xlabel(label)
             if runs[cost].max() > LOG_FROM_RATIO * runs[cost].min() > 0:
@@ -166,42 +186,37 @@ def quality_cost_figure(spec: dict[str, Any], results: pd.DataFrame) -> Figure:
     devices = ", ".join(f"{device} ({precision})" for device, precision in _distinct(runs, "device", "precision"))
     reviews = int(results.test_examples.iloc[0])
     note = f"One mark per run; bars: 95% Wilson interval of its accuracy over {reviews:,} test reviews. On {devices}."
-    key = policy_key({policy: mark | {"linestyle": "none"} for policy, mark in marks.items()})
+    key = policy_key(marks, with_lines=False)
     frame(figure, "Quality against cost, by target batch size", note, [*batch_key(colours), *key])
     return figure
 
 
-def attention_figure(model: str, maps: list[tuple[dict[str, Any], tuple[dict[str, Any], np.ndarray]]]) -> Figure:
+def attention_figure(model: str, maps: Sequence[tuple[GridCell, ReviewMaps]]) -> Figure:
     """Last layer's maps of one review side by side over batch sizes, on one colour scale.
 
-    ``maps`` holds per batch size the cell and what ``load_attention`` gives for the review.
+    ``maps`` holds per batch size the cell and the review's maps of its run.
     """
-    first, weights = maps[0][1]
+    first = maps[0][1]
     side = min(3.6, 8.5 / len(maps))
-    layer, n = first["layers"][-1], weights.shape[1]
+    layer, n = first.facts["layers"][-1], first.weights.shape[1]
     figure = Figure(figsize=(side * len(maps) + 0.9, side + 1.6))
     axes = figure.subplots(1, len(maps), squeeze=False)[0]
-    norm = attention_norm(max(float(attention[-1].max()) for _, (_, attention) in maps))
-    for axis, (cell, (facts, attention)) in zip(axes, maps, strict=True):
-        draw_map(axis, attention[-1], layer["window"], norm)
-        axis.set_title(f"target batch size {cell['batch']:,}\n", pad=2)
-        axis.text(0, 1.02, prediction_in_words(facts), transform=axis.transAxes, **SUBTITLE)
+    norm = attention_norm(max(float(review.weights[-1].max()) for _, review in maps), n)
+    for axis, (cell, review) in zip(axes, maps, strict=True):
+        draw_map(axis, review.weights[-1], layer["window"], norm)
+        axis.set_title(f"target batch size {cell.batch:,}\n", pad=2)
+        axis.text(0, 1.02, prediction_in_words(review), transform=axis.transAxes, **SUBTITLE)
         axis.spines[:].set(visible=True, color=RULE)
-        _name_keys(axis, facts["tokens"], attention[-1])
+        _name_keys(axis, review.facts["tokens"], review.weights[-1])
     axes[0].set_ylabel("query: token that attends")
     attention_bar(figure, axes, norm)
     cell = maps[0][0]
     note = (
-        f"Last layer (number {layer['layer']}, {kind_of_layer(layer)}), mean over heads; {cell['policy']} LR policy, "
-        f"seed {cell['seed']}; {n} tokens. Named below each map: the keys with most attention. "
-        f"{ATTENTION_NORM_IN_WORDS}"
+        f"Last layer ({layer_in_words(layer)}), mean over heads; {cell.policy} LR policy, seed {cell.seed}; "
+        f"{counted(n, 'token')}. Named below each map: the keys with most attention. {ATTENTION_NORM_IN_WORDS}"
     )
-    frame(
-        figure,
-        f"{model}: {first['title']}, {truth_in_words(first)}",
-        note,
-        not_allowed_key() if has_window([layer], n) else [],
-    )
+    title = f"{model}: {printable(first.facts['title'])}, {truth_in_words(first)}"
+    frame(figure, title, note, not_allowed_key() if has_window([layer], n) else [])
     return figure
 
 
@@ -225,9 +240,10 @@ def _name_keys(axis: Axes, tokens: list[str], weights: np.ndarray) -> None:
 
 
 def _policy_line(
-    axis: Axes, rows: pd.DataFrame, sizes: list[int], colours: dict[int, str], mark: dict[str, Any], shift: float
+    axis: Axes, rows: pd.DataFrame, sizes: list[int], colours: dict[int, str], mark: PolicyMark, shift: float
 ) -> None:
-    """One policy of one model: runs with their intervals, and their means joined."""
+    """One policy of one model: runs with their intervals, and their means joined; a cross on runs that failed."""
+    rows = rows.assign(did_not_learn=did_not_learn(rows))
     means = []
     for place, size in enumerate(sizes):
         group, colour = rows[rows.target_batch_size == size], colours[size]
@@ -238,12 +254,19 @@ def _policy_line(
             axis.vlines(x, *interval, color=colour, linewidth=1.1, alpha=0.5 if several else 1, zorder=2)
             if several:
                 axis.plot(x, run["test_accuracy"], "o", color=colour, markersize=2.6, zorder=2)
+            if run["did_not_learn"]:
+                axis.plot(x, run["test_accuracy"], "x", color=INK, markersize=6, markeredgewidth=1.4, zorder=5)
         mean = group.test_correct.sum() / group.test_examples.sum()
         means.append((place + shift, mean))
-        face = colour if mark["fillstyle"] == "full" else PAPER
+        face = colour if mark.filled else PAPER
         look: dict[str, Any] = {"markersize": 7, "markeredgewidth": 1.5, "markerfacecolor": face, "zorder": 4}
-        axis.plot(place + shift, mean, mark["marker"], color=colour, **look)
-    axis.plot(*zip(*means, strict=True), color=MUTED, linewidth=1, linestyle=mark["linestyle"], zorder=3)
+        axis.plot(place + shift, mean, mark.marker, color=colour, **look)
+    axis.plot(*zip(*means, strict=True), color=MUTED, linewidth=1, linestyle=mark.line, zorder=3)
+
+
+def did_not_learn(results: pd.DataFrame) -> "pd.Series[bool]":
+    """Per row whether the run diverged or its tested checkpoint predicts one class alone."""
+    return results.diverged | results.constant_prediction.notna()
 
 
 def _distinct(frame: pd.DataFrame, *columns: str) -> list[tuple[Any, ...]]:

@@ -1,16 +1,20 @@
 """The attention maps of one run: the last layer large, all layers as a grid."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
+from numpy.typing import NDArray
 
 from batchscope.errors import UserError
 from batchscope.files import read_json
+from batchscope.insight.records import AttentionMeasures, LayerMeasures, ReviewMeasures
+from batchscope.report.glyphs import printable
 from batchscope.report.style import (
     ATTENTION_NORM_IN_WORDS,
     ATTENTION_SCALE,
@@ -26,47 +30,70 @@ from batchscope.report.style import (
 
 LONGEST_LABEL = 14
 MOST_LABELS = 128
-SPACE_MARKS = str.maketrans({"Ġ": "·", "▁": "·", "Ċ": "↵", "\n": "↵", "\t": "⇥"})
+LINE_MARKS = str.maketrans({"\n": "↵", "\r": "↵", "\t": "⇥"})
 
 
-def draw_maps(run_folder: Path, names: list[str], output_folder: Path) -> None:
+class ReviewMaps(NamedTuple):
+    """The attention of one run for one review."""
+
+    facts: ReviewMeasures
+    classes: list[str]
+    """Names of the classes in label order."""
+    weights: NDArray[np.float32]
+    """``[layers, n, n]``: rows are queries, columns keys, heads averaged."""
+
+
+def draw_maps(run_folder: Path, names: Sequence[str], output_folder: Path) -> None:
     """Write ``{name}_last.png`` and ``{name}_all.png`` of a run for each review in ``names``: its last layer, and all.
 
-    Raises UserError if the run has no attention for one of them.
+    For an encoder that gives no attention both pictures say so. Raises UserError if the run has no attention of a
+    review.
     """
-    reviews = load_attention(run_folder)
+    reviews, reason = load_attention(run_folder)
+    origin = run_in_words(run_folder)
     for name in names:
-        if name not in reviews:
+        last, every = output_folder / f"{name}_last.png", output_folder / f"{name}_all.png"
+        if reason is not None:
+            for path in (last, every):
+                save(sentence_figure(origin, reason), path)
+        elif name not in reviews:
             raise UserError(f"{run_folder / 'attention'} has no review {name!r}; run the attention stage again")
-        facts, weights = reviews[name]
-        origin = run_in_words(run_folder)
-        save(_last_layer(facts, weights, origin), output_folder / f"{name}_last.png")
-        save(_all_layers(facts, weights, origin), output_folder / f"{name}_all.png", colours=72)
+        else:
+            save(_last_layer(reviews[name], origin), last)
+            save(_all_layers(reviews[name], origin), every, colours=72)
 
 
-def load_attention(run_folder: Path) -> dict[str, tuple[dict[str, Any], np.ndarray]]:
-    """Review name → its facts from ``measures.json`` (with the ``classes``) and its weights ``[layers, n, n]``."""
+def load_attention(run_folder: Path) -> tuple[dict[str, ReviewMaps], str | None]:
+    """Review name → its maps; and the reason why there are none, for an encoder that gives no attention."""
     folder = run_folder / "attention"
     try:
-        measures = read_json(folder / "measures.json")
+        measures: AttentionMeasures = read_json(folder / "measures.json")
         with np.load(folder / "attention.npz") as arrays:
             weights = {name: arrays[name].astype(np.float32) for name in arrays.files}
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing; run the attention stage of this run first") from None
-    return {
-        facts["name"]: (facts | {"classes": measures["classes"]}, weights[facts["name"]])
+    reviews = {
+        facts["name"]: ReviewMaps(facts, measures["classes"], weights[facts["name"]])
         for facts in measures["reviews"]
         if facts["name"] in weights
     }
+    return reviews, measures.get("reason")
 
 
-def not_allowed(n: int, window: int | None) -> np.ndarray:
+def sentence_figure(title: str, sentence: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    figure = Figure(figsize=(7, 0.8))
+    frame(figure, title, sentence)
+    return figure
+
+
+def not_allowed(n: int, window: int | None) -> NDArray[np.bool_]:
     """Booleans ``[n, n]``: the cells with |i − j| > window, which a sliding layer leaves out; none if global."""
     distance = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
     return distance > (n if window is None else window)
 
 
-def draw_map(axis: Axes, weights: np.ndarray, window: int | None, norm: Any) -> None:
+def draw_map(axis: Axes, weights: NDArray[np.floating], window: int | None, norm: Any) -> None:
     """One map ``[n, n]`` on a bare axis; the cells a window leaves out are grey and hatched instead of zero."""
     n = len(weights)
     axis.imshow(
@@ -82,28 +109,31 @@ def draw_map(axis: Axes, weights: np.ndarray, window: int | None, norm: Any) -> 
             axis.add_patch(Polygon(points, closed=True, zorder=2, **NOT_ALLOWED))
 
 
-def prediction_in_words(facts: dict[str, Any]) -> str:
-    """What the model said of the review: `predicted positive (p = 0.972)`."""
-    return f"predicted {facts['classes'][facts['prediction']]} (p = {facts['probability']:.3f})"
+def prediction_in_words(review: ReviewMaps) -> str:
+    """What the model predicts for the review: `predicted positive (p = 0.972)`."""
+    return printable(f"predicted {review.classes[review.facts['prediction']]} (p = {review.facts['probability']:.3f})")
 
 
-def truth_in_words(facts: dict[str, Any]) -> str:
+def truth_in_words(review: ReviewMaps) -> str:
     """The true label of the review: `labelled positive`."""
-    return "no label" if facts["label"] is None else f"labelled {facts['classes'][facts['label']]}"
+    label = review.facts["label"]
+    return "no label" if label is None else printable(f"labelled {review.classes[label]}")
 
 
-def kind_of_layer(layer: dict[str, Any]) -> str:
-    """`global`, or the window of a sliding layer."""
-    return "global" if layer["window"] is None else f"window ±{layer['window']}"
+def layer_in_words(layer: LayerMeasures) -> str:
+    """`layer 12, global`, or `layer 12, window ±64`; counted from 1."""
+    kind = "global" if layer["window"] is None else f"window ±{layer['window']}"
+    return f"layer {layer['layer'] + 1}, {kind}"
 
 
 def readable(token: str) -> str:
-    """A token fit to print: the marks of byte-level tokenizers as a middle dot, long ones cut."""
-    text = token.translate(SPACE_MARKS)
+    """A token fit to print: spaces before it as middle dots, line breaks and tabs as signs, long ones cut."""
+    word = token.lstrip(" ")
+    text = printable("·" * (len(token) - len(word)) + word.translate(LINE_MARKS))
     return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
 
 
-def has_window(layers: list[dict[str, Any]], n: int) -> bool:
+def has_window(layers: Sequence[LayerMeasures], n: int) -> bool:
     """Whether one of the layers leaves cells out at this length."""
     return any(layer["window"] is not None and layer["window"] < n - 1 for layer in layers)
 
@@ -114,35 +144,35 @@ def run_in_words(run_folder: Path) -> str:
     return f"{model}, target batch size {batch.removeprefix('bs')}, {policy} LR policy, {seed.replace('seed', 'seed ')}"
 
 
-def _last_layer(facts: dict[str, Any], weights: np.ndarray, origin: str) -> Figure:
-    layer, last = facts["layers"][-1], weights[-1]
+def _last_layer(review: ReviewMaps, origin: str) -> Figure:
+    layer, last = review.facts["layers"][-1], review.weights[-1]
     n = len(last)
     side = min(12.0, max(6.0, 2.4 + 0.078 * n))
     figure = Figure(figsize=(side + 0.9, side + 0.55))
     axis = figure.subplots()
-    norm = attention_norm(float(last.max()))
+    norm = attention_norm(float(last.max()), n)
     draw_map(axis, last, layer["window"], norm)
-    _label_tokens(axis, facts["tokens"])
+    _label_tokens(axis, review.facts["tokens"])
     axis.set_xlabel("key: token attended to", labelpad=6)
     axis.set_ylabel("query: token that attends", labelpad=6)
     attention_bar(figure, axis, norm)
-    what = f"last layer (number {layer['layer']}, {kind_of_layer(layer)}), mean over heads"
+    what = f"last layer ({layer_in_words(layer)}), mean over heads"
     key = not_allowed_key() if has_window([layer], n) else []
-    frame(figure, _title(facts), f"{origin}; {what}. {ATTENTION_NORM_IN_WORDS}", key)
+    frame(figure, _title(review), f"{origin}; {what}. {ATTENTION_NORM_IN_WORDS}", key)
     return figure
 
 
-def _all_layers(facts: dict[str, Any], weights: np.ndarray, origin: str) -> Figure:
-    layers, n = facts["layers"], weights.shape[1]
+def _all_layers(review: ReviewMaps, origin: str) -> Figure:
+    layers, n = review.facts["layers"], review.weights.shape[1]
     columns = _columns(len(layers))
     rows = math.ceil(len(layers) / columns)
     side = max(1.65, min(3.2, 10 / columns))
     figure = Figure(figsize=(columns * side + 0.9, rows * (side + 0.3) + 1.1))
     axes = figure.subplots(rows, columns, squeeze=False)
-    norm = attention_norm(float(weights.max()))
-    for axis, layer, weight in zip(axes.flat, layers, weights, strict=False):
+    norm = attention_norm(float(review.weights.max()), n)
+    for axis, layer, weight in zip(axes.flat, layers, review.weights, strict=False):
         draw_map(axis, weight, layer["window"], norm)
-        axis.set_title(f"layer {layer['layer']} · {kind_of_layer(layer)}", fontsize=8, fontweight="normal", pad=4)
+        axis.set_title(layer_in_words(layer), fontsize=8, fontweight="normal", pad=4)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set(visible=True, color=RULE)
     for axis in axes.flat[len(layers) :]:
@@ -150,12 +180,13 @@ def _all_layers(facts: dict[str, Any], weights: np.ndarray, origin: str) -> Figu
     attention_bar(figure, axes, norm)
     what = "mean over heads, rows attend to columns; one colour scale for all layers"
     key = not_allowed_key() if has_window(layers, n) else []
-    frame(figure, _title(facts), f"{origin}; {what}. {ATTENTION_NORM_IN_WORDS}", key)
+    frame(figure, _title(review), f"{origin}; {what}. {ATTENTION_NORM_IN_WORDS}", key)
     return figure
 
 
-def _title(facts: dict[str, Any]) -> str:
-    return f"{facts['title']}; the model {prediction_in_words(facts)}, {truth_in_words(facts)}"
+def _title(review: ReviewMaps) -> str:
+    title = printable(review.facts["title"])
+    return f"{title}; the model {prediction_in_words(review)}, {truth_in_words(review)}"
 
 
 def _columns(count: int) -> int:

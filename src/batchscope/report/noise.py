@@ -1,64 +1,21 @@
-"""The gradient noise scale of a study's runs: running averages and their figure."""
+"""The figure of the gradient noise scale of a study's runs."""
 
-from typing import Any
-
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from batchscope.report.catalogue import names_in_order
 from batchscope.report.curves import runs_of, thousands
 from batchscope.report.numbers import listed
+from batchscope.report.spec import FiguresSpec
 from batchscope.report.style import MUTED, batch_colours, batch_key, frame
-
-SHARE_OF_RUN = 0.1
-FEWEST_WINDOWS = 8
-ESTIMATES = ["gradient_square", "noise_trace"]
+from batchscope.statistics.noise_scale import batches_without_estimate, noise_span, running_noise_scale
 
 
-def noise_span(spec: dict[str, Any], history: pd.DataFrame) -> int:
-    """Samples that a running average covers: a tenth of the longest run, or 8 of the largest windows if more."""
-    return max(round(SHARE_OF_RUN * history.samples.max()), FEWEST_WINDOWS * max(names_in_order(spec, "batch")))
-
-
-def running_noise_scale(updates: pd.DataFrame, samples: int) -> pd.DataFrame:
-    """B_simple = S/|G|² over the latest updates that hold at least ``samples`` examples, from the first full one on.
-
-    Takes one row per update, or one per update and seed. Numerator and denominator are averaged first, over the rows
-    that have an estimate, and divided once. Where the averaged |G|² is not a standard error above zero the scale is
-    larger than the updates can tell: NaN. Returns ``samples, noise_scale``.
-    """
-    known = updates.dropna(subset=ESTIMATES).sort_values("samples", kind="stable")
-    at, square, trace = (known[name].to_numpy() for name in ("samples", *ESTIMATES))
-    points = np.unique(updates.samples.to_numpy())
-    boundaries = np.concatenate([[0], points])
-    span = min(samples, int(points[-1]))
-    ends = points[points >= span]
-    starts = boundaries[np.searchsorted(boundaries, ends - span, side="right") - 1]
-    parts = zip(np.searchsorted(at, starts, "right"), np.searchsorted(at, ends, "right"), strict=True)
-    scale = [_ratio(square[start:stop], trace[start:stop]) for start, stop in parts]
-    return pd.DataFrame({"samples": ends, "noise_scale": scale})
-
-
-def _ratio(square: np.ndarray, trace: np.ndarray) -> float:
-    if not len(square):
-        return np.nan
-    error = square.std(ddof=1) / np.sqrt(len(square)) if len(square) > 1 else 0.0
-    return float(trace.mean() / square.mean()) if square.mean() > error else np.nan
-
-
-def batches_without_estimate(rows: pd.DataFrame) -> list[str]:
-    """Target batch sizes none of whose updates has an estimate: their windows are one micro-batch."""
-    known = rows.groupby("target_batch_size").noise_trace.count()
-    return [f"{batch:,}" for batch in known.index[known == 0]]
-
-
-def noise_scale_figure(spec: dict[str, Any], history: pd.DataFrame, model: str) -> Figure:
+def noise_scale_figure(spec: FiguresSpec, history: pd.DataFrame, model: str) -> Figure:
     """B_simple of a model against samples seen, a panel per LR policy; the target batch sizes as dashed lines."""
-    policies, colours = names_in_order(spec, "policy"), batch_colours(spec)
+    policies, colours = spec.policy_names, batch_colours(spec)
     updates = history[history.kind == "update"]
-    span, rows = noise_span(spec, updates), updates[updates.model == model]
+    span, rows = noise_span(updates, max(colours)), updates[updates.model == model]
     figure = Figure(figsize=(max(5.6, 4.7 * len(policies)), 4.3))
     axes = figure.subplots(1, len(policies), sharey=True, squeeze=False)[0]
     lowest, highest = min(colours), max(colours)
@@ -87,7 +44,7 @@ def noise_scale_figure(spec: dict[str, Any], history: pd.DataFrame, model: str) 
         axis.tick_params(axis="y", which="minor", length=0, color=MUTED)
     axes[0].set_ylim(lowest / 1.6, highest * 1.6)
     axes[0].set_ylabel("noise scale B = S / |G|², examples")
-    seeds = names_in_order(spec, "seed")
+    seeds = spec.seeds
     who = f"Strong line: {len(seeds)} seeds together, faint: each seed" if len(seeds) > 1 else f"Seed {seeds[0]}"
     note = f"S and |G|² averaged over the latest {span:,} samples, then divided. {who}. "
     note += "Dashed: the target batch sizes. A gap: |G|² is not a standard error above zero."

@@ -1,50 +1,40 @@
 """The report: one self-contained page and a summary in Markdown, from the study's tables and figures."""
 
-import base64
-import io
 import re
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 
 from batchscope.errors import UserError
-from batchscope.files import read_json, write_text
-from batchscope.report import sections
+from batchscope.files import write_text
+from batchscope.report import insight, sections, trust
 from batchscope.report.answer import answer
-from batchscope.report.catalogue import measures_noise, names_in_order
+from batchscope.report.catalogue import attention_cells
+from batchscope.report.cautions import balance_in_words, cautions
+from batchscope.report.finished import Finished
+from batchscope.report.pictures import Picture, embedded
+from batchscope.report.protocol import protocol_table
+from batchscope.report.spec import ReportSpec
 from batchscope.report.tables import summarise
+from batchscope.statistics.effects import effects_over_seeds, find
 
-WIDEST = 1920
 LONGEST_REVIEW = 900
+CURVES = ("training_accuracy", "training_loss", "validation_accuracy")
 
 
-def write_report(spec: dict[str, Any], study_folder: Path) -> None:
+def write_report(spec: ReportSpec, study_folder: Path) -> None:
     """Write ``report/index.html`` and ``report/summary.md`` of a study.
 
-    ``spec`` is ``Study.report_spec()``. Raises UserError if a table, a figure or a data file is missing.
+    Raises UserError if a table, a figure or a data file is missing.
     """
     try:
-        context = _context(spec, study_folder)
+        context = _context(spec, Finished.read(spec, study_folder), study_folder / "figures")
     except FileNotFoundError as error:
         raise UserError(f"{error.filename or error} is missing; make the study's tables and figures first") from None
     html = _templates(autoescape=True).get_template("index.html.j2").render(context)
     write_text(study_folder / "report" / "index.html", html)
     write_text(study_folder / "report" / "summary.md", _templates(False).get_template("summary.md.j2").render(context))
-
-
-def embedded(path: Path) -> dict[str, Any]:
-    """An image as ``{src, width, height}``: lossless WebP in a data URI, no wider than the page can use."""
-    image = Image.open(path).convert("RGB")
-    if image.width > WIDEST:
-        image = image.resize((WIDEST, round(image.height * WIDEST / image.width)), Image.Resampling.LANCZOS)
-        image = image.quantize(256, dither=Image.Dither.NONE).convert("RGB")
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", lossless=True, quality=80, method=4)
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {"src": f"data:image/webp;base64,{encoded}", "width": image.width, "height": image.height}
 
 
 def markdown_cell(text: str) -> str:
@@ -61,74 +51,92 @@ def _templates(autoescape: bool) -> Environment:
     return environment
 
 
-def _context(spec: dict[str, Any], study_folder: Path) -> dict[str, Any]:
-    tables, figures = study_folder / "tables", study_folder / "figures"
-    results = pd.read_parquet(tables / "results.parquet")
-    contrasts = pd.read_csv(tables / "contrasts.csv", dtype={"model": str, "lr_policy": str}, keep_default_na=False)
-    summary, cost = summarise(results), results[~results.shared]
-    audit, reviews = (read_json(study_folder / "data" / f"{name}.json") for name in ("audit", "reviews"))
-    models = names_in_order(spec, "model")
-    certificates = {model: read_json(study_folder / "certificates" / f"{model}.json") for model in models}
-    found = {review["name"]: review for review in reviews["reviews"]}
+def _context(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, object]:
+    """Everything that the templates show."""
+    findings = find(study.contrasts)
+    compared = findings.effects if findings else []
+    summary, cost = summarise(study.results), study.results[~study.results.shared]
+    baseline = study.reviews["baseline"]
     return {
-        "title": spec["report"].get("title") or spec["study"],
-        "study": spec["study"],
-        "answer": answer(spec, results, contrasts),
-        "protocol": sections.protocol_table(spec, summary, cost, audit),
-        "results": sections.results_table(spec, summary, reviews["baseline"]),
+        "title": spec.title or spec.study,
+        "study": spec.study,
+        "answer": answer(spec, study.results, findings),
+        "cautions": cautions(study.results, compared, study.audit, baseline, study.provenance),
+        "protocol": protocol_table(spec, summary, cost, study.audit),
+        "results": sections.results_table(spec, summary, baseline),
+        "contrasts": sections.contrasts_table(effects_over_seeds(study.contrasts)) if compared else None,
+        "accuracy": embedded(figures, "accuracy"),
+        "training": [(model, _curves(figures, model)) for model in spec.model_names],
+        "noise": _noise(spec, study.noise_scale, figures) if spec.measures_noise else None,
+        "cost": sections.cost_table(cost),
+        "cost_figure": embedded(figures, "cost"),
+        "quality_cost_figure": embedded(figures, "quality_cost"),
+        **_classes(study, summary),
+        **_attention(spec, study, figures),
+        **_trust(spec, study),
+    }
+
+
+def _classes(study: Finished, summary: pd.DataFrame) -> dict[str, object]:
+    """The tables behind the results."""
+    few = len(study.audit["classes"]) <= sections.MOST_CLASSES
+    return {
         "details": sections.details_table(summary),
-        "contrasts": sections.contrasts_table(contrasts) if len(contrasts) else None,
-        "accuracy": embedded(figures / "accuracy.png"),
-        "training": [
-            (model, [(what, embedded(figures / f"{what}_{model}.png")) for what in CURVES]) for model in models
-        ],
-        "noise": _noise(spec, study_folder) if measures_noise(spec) else None,
-        "attention": sections.attention_table(spec, study_folder),
-        "attention_rule": reviews["rule"],
+        "classes": sections.classes_table(study.per_class) if few else None,
+        "unbalanced": bool(balance_in_words(study.audit)),
+        "confusion": sections.confusion_table(study.confusion) if few else None,
+    }
+
+
+def _curves(figures: Path, model: str) -> list[tuple[str, Picture]]:
+    return [(what, embedded(figures, f"{what}_{model}")) for what in CURVES]
+
+
+def _noise(spec: ReportSpec, summary: pd.DataFrame, figures: Path) -> dict[str, object]:
+    """Figures and table of the gradient noise scale."""
+    return {
+        "images": [(model, embedded(figures, f"noise_scale_{model}")) for model in spec.model_names],
+        "table": insight.noise_table(summary),
+        "kind": spec.noise_scale,
+    }
+
+
+def _attention(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, object]:
+    """The reviews with their maps; for a model whose encoder gives no attention, the reason in place of both."""
+    reasons = {}
+    for model in spec.model_names:
+        first = study.measures[attention_cells(spec, model)[0].run]
+        if "reason" in first:
+            reasons[model] = first["reason"]
+    shown = [model for model in spec.model_names if model not in reasons]
+    found = {review["name"]: review for review in study.reviews["reviews"]}
+    return {
+        "attention": insight.attention_table(spec, study.measures),
+        "attention_rule": study.reviews["rule"],
+        "attention_reasons": [f"{model}: {reason}" for model, reason in reasons.items()],
         "reviews": [
             {
                 "title": found[name]["title"],
                 "text": _shortened(found[name]["text"]),
-                "maps": [(model, embedded(figures / f"attention_{model}_{name}.png")) for model in models],
+                "maps": [(model, embedded(figures, f"attention_{model}_{name}")) for model in shown],
             }
-            for name in spec["review_names"]
+            for name in (spec.review_names if shown else ())
         ],
-        "cost": sections.cost_table(cost),
-        "cost_figure": embedded(figures / "cost.png"),
-        "quality_cost_figure": embedded(figures / "quality_cost.png"),
-        "certificate": sections.certificate_table(spec, certificates),
-        "certificate_verdict": sections.certificate_verdict(certificates),
-        "splits": sections.splits_table(audit),
-        "duplicates": sections.duplicates_table(audit),
-        "provenance": _provenance(study_folder / "runs" / spec["cells"][0]["run"] / "manifest.json"),
     }
 
 
-def _noise(spec: dict[str, Any], study_folder: Path) -> dict[str, Any]:
-    """Figures and table of the gradient noise scale."""
-    names = [(model, study_folder / "figures" / f"noise_scale_{model}.png") for model in names_in_order(spec, "model")]
-    history = pd.read_parquet(study_folder / "tables" / "history.parquet")
+def _trust(spec: ReportSpec, study: Finished) -> dict[str, object]:
+    """Certificates, data and provenance."""
     return {
-        "images": [(model, embedded(path)) for model, path in names],
-        "table": sections.noise_table(spec, history),
-        "kind": spec["noise_scale"],
+        "certificate": trust.certificate_table(spec, study.certificates),
+        "certificate_verdict": trust.certificate_verdict(study.certificates),
+        "splits": trust.splits_table(study.audit),
+        "duplicates": trust.duplicates_table(study.audit),
+        "left_out": trust.left_out_table(study.audit),
+        "provenance": trust.provenance_table(study.provenance),
+        "runs": trust.runs_table(study.provenance),
     }
-
-
-CURVES = ("training_accuracy", "training_loss", "validation_accuracy")
 
 
 def _shortened(text: str) -> str:
     return text if len(text) <= LONGEST_REVIEW else text[:LONGEST_REVIEW].rsplit(" ", 1)[0] + " …"
-
-
-def _provenance(manifest: Path) -> sections.Table:
-    """Versions, platform and revision of the study's first run, as far as its manifest holds them."""
-    facts = read_json(manifest) if manifest.is_file() else {}
-    git = facts.get("git") or {}
-    rows = [[name, str(number)] for name, number in facts.get("versions", {}).items()]
-    if facts.get("platform"):
-        rows.append(["platform", str(facts["platform"])])
-    if git:
-        rows.append(["git revision", f"{git['revision'][:12]}{', with local changes' if git.get('dirty') else ''}"])
-    return sections.Table(["software", "version"], rows)

@@ -4,9 +4,9 @@ Importing it sets matplotlib's defaults for the process. Figures are drawn on th
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.artist import Artist
@@ -18,14 +18,17 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.typing import LineStyleType
 from PIL import Image
 
-from batchscope.errors import UserError
 from batchscope.files import atomic
-from batchscope.report.catalogue import names_in_order
+from batchscope.report.glyphs import font_families
+from batchscope.report.spec import FiguresSpec
 
 INK, MUTED, RULE, PAPER = "#22262e", "#6b717c", "#dfe1e5", "#ffffff"
 PIXELS_PER_INCH = 160
+LEFT_TO_RIGHT = "\N{LEFT-TO-RIGHT MARK}"
+"""In front of a title: one that begins with Arabic or Hebrew would be laid out from right to left as a whole."""
 CHARACTERS_PER_INCH = 17
 KEY: dict[str, Any] = {
     "handlelength": 2.8,
@@ -35,7 +38,7 @@ KEY: dict[str, Any] = {
     "handletextpad": 0.6,
 }
 POLICY_MARKERS = ("o", "D", "s", "^", "v", "P")
-POLICY_LINES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
+POLICY_LINES: tuple[LineStyleType, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
 
 BATCH_SCALE = LinearSegmentedColormap.from_list("batch", ["#e3a21a", "#cf5c46", "#8a2f6b", "#241d57"])
 """Small to large batch: darkness rises steadily, so the order survives grey print and colour blindness."""
@@ -47,7 +50,7 @@ NOT_ALLOWED: dict[str, Any] = {"facecolor": "#e4e2dd", "edgecolor": "#b3afa6", "
 
 mpl.rcParams.update(
     {
-        "font.family": "DejaVu Sans",
+        "font.family": font_families(),
         "font.size": 8.5,
         "text.color": INK,
         "text.parse_math": False,
@@ -85,36 +88,43 @@ mpl.rcParams.update(
 )
 
 
-def batch_colours(spec: dict[str, Any]) -> dict[int, str]:
+def batch_colours(spec: FiguresSpec) -> dict[int, str]:
     """Target batch size → colour: ``report.palette`` in the config's order, or the scale from small to large."""
-    sizes = names_in_order(spec, "batch")
-    palette = spec["report"].get("palette", [])
-    if palette and len(palette) < len(sizes):
-        raise UserError(
-            f"report.palette has {len(palette)} colours for {len(sizes)} target batch sizes; add the missing ones"
-        )
-    if palette:
-        return dict(zip(sizes, palette, strict=False))
+    sizes = spec.batch_sizes
+    if spec.palette:
+        return dict(zip(sizes, spec.palette, strict=False))
     return {size: to_hex(BATCH_SCALE(rank / max(1, len(sizes) - 1))) for rank, size in enumerate(sorted(sizes))}
 
 
-def policy_marks(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """LR policy → its marker and line; the first is filled, the others hollow."""
+class PolicyMark(NamedTuple):
+    """How an LR policy looks."""
+
+    marker: str
+    line: LineStyleType
+    filled: bool
+
+
+def policy_marks(spec: FiguresSpec) -> dict[str, PolicyMark]:
+    """LR policy → its marker and line. The first policy is filled, the others are hollow."""
     return {
-        policy: {
-            "marker": POLICY_MARKERS[rank % len(POLICY_MARKERS)],
-            "linestyle": POLICY_LINES[rank % len(POLICY_LINES)],
-            "fillstyle": "none" if rank else "full",
-        }
-        for rank, policy in enumerate(names_in_order(spec, "policy"))
+        policy: PolicyMark(
+            POLICY_MARKERS[rank % len(POLICY_MARKERS)], POLICY_LINES[rank % len(POLICY_LINES)], filled=rank == 0
+        )
+        for rank, policy in enumerate(spec.policy_names)
     }
 
 
-def attention_norm(largest: float) -> PowerNorm:
-    """Colours by the cube root of the weight: a sink near 1 and the even 1/n beside it both stay visible."""
-    return PowerNorm(1 / 3, vmin=0, vmax=max(largest, 1e-6))
+def attention_norm(largest: float, n: int) -> PowerNorm:
+    """Colours by the cube root of the weight: a sink near 1 and the even 1/n beside it both stay visible.
+
+    The darkest colour is the ``largest`` weight of the maps of ``n`` tokens, but at least ``DARKEST_OVER_EVEN`` / n, so
+    that uniform attention is light and not the maximum.
+    """
+    return PowerNorm(1 / 3, vmin=0, vmax=max(largest, min(1.0, DARKEST_OVER_EVEN / n)))
 
 
+DARKEST_OVER_EVEN = 27
+"""Even attention gets at most the cube root of its inverse, a third of the scale."""
 ATTENTION_NORM_IN_WORDS = "Colour follows the cube root of the weight."
 ATTENTION_TICKS = (0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 
@@ -135,7 +145,7 @@ def frame(figure: Figure, title: str, note: str, key: Sequence[Artist] = ()) -> 
     lines = textwrap.wrap(note, int(width * CHARACTERS_PER_INCH))
     top, bottom = (0.56 if key else 0.34) / height, (0.1 + 0.15 * len(lines)) / height
     left = 0.08 / width
-    figure.text(left, 1 - 0.08 / height, title, va="top", fontsize=10.5, fontweight="bold")
+    figure.text(left, 1 - 0.08 / height, LEFT_TO_RIGHT + title, va="top", fontsize=10.5, fontweight="bold")
     figure.text(left, 0.05 / height, "\n".join(lines), va="bottom", fontsize=7.5, color=MUTED, linespacing=1.25)
     if key:
         corner = (left, 1 - 0.32 / height)
@@ -150,10 +160,21 @@ def batch_key(colours: dict[int, str]) -> list[Artist]:
     return [Line2D([], [], color=colour, linewidth=2.4, label=f"{size:,}") for size, colour in colours.items()]
 
 
-def policy_key(marks: dict[str, dict[str, Any]]) -> list[Artist]:
-    """The key of LR policies."""
-    line: dict[str, Any] = {"color": MUTED, "linewidth": 1, "markeredgewidth": 1.4, "markersize": 6}
-    return [Line2D([], [], label=f"{policy} LR policy", **line, **mark) for policy, mark in marks.items()]
+def policy_key(marks: Mapping[str, PolicyMark], with_lines: bool = True) -> list[Artist]:
+    """The key of LR policies: their markers, and their lines where the figure joins the marks."""
+    look: dict[str, Any] = {"color": MUTED, "linewidth": 1, "markeredgewidth": 1.4, "markersize": 6}
+    return [
+        Line2D(
+            [],
+            [],
+            label=f"{policy} LR policy",
+            marker=mark.marker,
+            linestyle=mark.line if with_lines else "none",
+            fillstyle="full" if mark.filled else "none",
+            **look,
+        )
+        for policy, mark in marks.items()
+    ]
 
 
 def not_allowed_key() -> list[Artist]:
@@ -176,7 +197,9 @@ def save(figure: Figure, path: Path, colours: int = 256) -> None:
             return
         figure.set_dpi(PIXELS_PER_INCH)
         canvas = FigureCanvasAgg(figure)
-        canvas.draw()  # once: savefig would draw twice and write a PNG that is only read again
-        drawn = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
+        # Drawn once: savefig would draw twice and write a PNG that is only read again.
+        canvas.draw()  # type: ignore[no-untyped-call]
+        pixels = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+        drawn = Image.frombuffer("RGBA", canvas.get_width_height(), pixels).convert("RGB")
         image = drawn.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         image.save(temporary, format="PNG", optimize=True)

@@ -2,27 +2,45 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchscope.certificate.records import Certificate
+from batchscope.data.records import Audit, ReviewsFile
 from batchscope.errors import UserError
+from batchscope.evaluation.records import Metrics
 from batchscope.files import atomic, read_json
-from batchscope.statistics.paired import batch_size_contrasts, binomial_standard_error, wilson_interval
+from batchscope.insight.records import AttentionMeasures
+from batchscope.provenance.records import RunManifest
+from batchscope.report import rows
+from batchscope.report.spec import GridCell, TablesSpec
+from batchscope.statistics.effects import Effect, effects_over_seeds
+from batchscope.statistics.health import constant_prediction
+from batchscope.statistics.noise_scale import noise_summary
+from batchscope.statistics.paired import (
+    Contrast,
+    Correct,
+    batch_size_contrasts,
+    binomial_standard_error,
+    wilson_interval,
+)
+from batchscope.training.records import HistoryLine, TrainFacts
 
-METRICS = ("examples", "correct", "accuracy", "loss", "nll", "brier", "ece")
+METRICS = ("examples", "correct", "accuracy", "macro_f1", "loss", "nll", "brier", "ece")
 COST = (
     ("updates", "samples", "seconds", "training_seconds", "validation_seconds", "samples_per_second")
     + ("update_seconds_p50", "update_seconds_p95", "peak_memory_bytes", "device", "precision", "physical_batch_size")
     + ("parameters",)
 )
 TELEMETRY = ("data_wait_seconds", "gpu_utilisation_mean", "gpu_utilisation_peak", "energy_joules")
-SCORES = ("correct", "examples", "accuracy", "loss")
+RUN_RECORDS = ("train.json", "metrics.json", "manifest.json", "attention/measures.json")
+RUN_FILES = (*RUN_RECORDS, "history.jsonl", "predictions.parquet")
 HISTORY = pa.schema(
     [
         *((name, pa.string()) for name in ("run", "model")),
@@ -39,43 +57,83 @@ HISTORY = pa.schema(
 )
 
 
-def write_tables(spec: dict[str, Any], study_folder: Path) -> None:
-    """Write everything under ``tables/`` of a study.
+class Run(NamedTuple):
+    """The files of a run that tables are made of, read once, with the first cell of the grid that reads it."""
 
-    ``spec`` is ``Study.tables_spec()``. Raises UserError if a file of a run or of the data is missing.
+    cell: GridCell
+    folder: Path
+    facts: TrainFacts
+    metrics: Metrics
+    manifest: RunManifest
+    measures: AttentionMeasures
+
+    @classmethod
+    def read(cls, cell: GridCell, folder: Path) -> "Run":
+        """The run of a cell."""
+        return cls(cell, folder, *(read_json(folder / name) for name in RUN_RECORDS))
+
+
+def write_tables(spec: TablesSpec, study_folder: Path) -> None:
+    """Write everything under ``tables/`` of a study: the tables of the catalogue.
+
+    Raises UserError if a file of a run, of the data or of a certificate is missing.
     """
-    cells = spec["cells"]
-    runs = {cell["run"]: study_folder / "runs" / cell["run"] for cell in cells}
-    _require(
-        [
-            folder / name
-            for folder in runs.values()
-            for name in ("train.json", "metrics.json", "history.jsonl", "predictions.parquet")
-        ]
-        + [study_folder / "data" / "audit.json"]
-    )
-    facts = {run: read_json(folder / "train.json") for run, folder in runs.items()}
-    metrics = {run: read_json(folder / "metrics.json") for run, folder in runs.items()}
-    results = pd.DataFrame([_result(cell, facts[cell["run"]], metrics[cell["run"]]) for cell in cells])
-    contrasts = batch_size_contrasts(cells, _test_correct(runs))
+    owners = {cell.run: cell for cell in reversed(spec.cells)}
+    folders = {run: study_folder / "runs" / run for run in dict.fromkeys(cell.run for cell in spec.cells)}
+    shared = [study_folder / "data" / name for name in ("audit.json", "reviews.json")]
+    shared += [study_folder / "certificates" / f"{model}.json" for model in spec.model_names]
+    _require([folder / name for folder in folders.values() for name in RUN_FILES] + shared)
+    runs = {name: Run.read(owners[name], folder) for name, folder in folders.items()}
+    audit: Audit = read_json(shared[0])
+    reviews: ReviewsFile = read_json(shared[1])
+    certificates: dict[str, Certificate] = {path.stem: read_json(path) for path in shared[2:]}
+    history = _history(runs.values())
+    results = pd.DataFrame([_result(cell, runs[cell.run], audit["classes"]) for cell in spec.cells])
+    contrasts = batch_size_contrasts(spec.cells, _test_correct(folders))
 
     tables = study_folder / "tables"
     _write_parquet(tables / "results.parquet", pa.Table.from_pandas(results, preserve_index=False))
-    _write_parquet(tables / "history.parquet", _history(cells, runs))
+    _write_parquet(tables / "history.parquet", history)
     _write_csv(tables / "results.csv", results)
     _write_csv(tables / "summary.csv", summarise(results))
-    _write_csv(tables / "contrasts.csv", pd.DataFrame(contrasts, columns=list(CONTRAST_COLUMNS)))
-    _write_csv(tables / "cost.csv", results.loc[~results.shared, [*_LABELS, *COST, *TELEMETRY]])
-    audit = flatten(read_json(study_folder / "data" / "audit.json"))
-    _write_csv(tables / "audit.csv", pd.DataFrame(audit, columns=["fact", "value"]))
+    _write_csv(tables / "contrasts.csv", pd.DataFrame(contrasts, columns=list(Contrast._fields)))
+    _write_csv(tables / "effects.csv", _effects(effects_over_seeds(contrasts)))
+    _write_csv(tables / "cost.csv", results.loc[~results.shared, [*rows.LABELS, *COST, *TELEMETRY]])
+    _write_csv(tables / "noise_scale.csv", noise_summary(spec.cells, history.to_pandas()))
+    _write_csv(tables / "audit.csv", pd.DataFrame(flatten(audit), columns=["fact", "value"]))
+    _write_csv(tables / "baseline.csv", rows.frame(rows.baseline_rows(reviews["baseline"])))
+    _write_csv(
+        tables / "provenance.csv",
+        rows.frame(rows.provenance_row(run.cell, run.manifest, run.metrics["computed_with"]) for run in runs.values()),
+    )
+    _write_restated(tables, list(runs.values()), audit["classes"], certificates)
 
 
-_LABELS = ("run", "model", "target_batch_size", "lr_policy", "seed")
-CONTRAST_COLUMNS = (
-    ("model", "lr_policy", "seed", "smaller_batch", "larger_batch", "n", "smaller_accuracy", "larger_accuracy")
-    + ("difference_points", "standard_error_points", "paired_standard_error_points", "only_smaller_correct")
-    + ("only_larger_correct", "mcnemar_p", "mcnemar_p_holm", "comparisons")
-)
+def _write_restated(
+    tables: Path, runs: Sequence[Run], classes: Sequence[str], certificates: Mapping[str, Certificate]
+) -> None:
+    """The tables with several rows per run or model."""
+    per_class = [rows.class_rows(run.cell, run.metrics, classes) for run in runs]
+    _write_csv(tables / "classes.csv", rows.frame((row for some, _ in per_class for row in some), rows.CLASS_COLUMNS))
+    confusion = (row for _, some in per_class for row in some)
+    _write_csv(tables / "confusion.csv", rows.frame(confusion, rows.CONFUSION_COLUMNS))
+    attention = (row for run in runs for row in rows.attention_rows(run.cell, run.measures))
+    _write_csv(tables / "attention.csv", rows.frame(attention, rows.ATTENTION_COLUMNS))
+    certified = (row for model, found in certificates.items() for row in rows.certificate_rows(model, found))
+    _write_csv(tables / "certificates.csv", rows.frame(certified, rows.CERTIFICATE_COLUMNS))
+
+
+def read_contrasts(study_folder: Path) -> list[Contrast]:
+    """The rows of ``tables/contrasts.csv``."""
+    text = dict.fromkeys(("model", "lr_policy", "smaller_run", "larger_run"), str)
+    table = pd.read_csv(study_folder / "tables" / "contrasts.csv", dtype=text, keep_default_na=False)
+    return [Contrast(*row) for row in table[list(Contrast._fields)].itertuples(index=False, name=None)]
+
+
+def _effects(effects: Sequence[Effect]) -> pd.DataFrame:
+    """One row per comparison; the p-values of the seeds, and the runs, are joined by blanks."""
+    table = pd.DataFrame(effects, columns=list(Effect._fields))
+    return table.assign(**{name: [" ".join(map(str, p)) for p in table[name]] for name in ("p", "p_holm", "runs")})
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
@@ -97,10 +155,13 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
                 "learning_rate": group.learning_rate.iloc[0],
                 "shared": bool(group.shared.all()),
                 "seeds": len(group),
+                "diverged": int(group.diverged.sum()),
+                "collapsed": int(group.constant_prediction.notna().sum()),
                 "validation_accuracy_mean": int(group.validation_correct.sum()) / int(group.validation_examples.sum()),
                 "validation_accuracy_sd": group.validation_accuracy.std(ddof=1),
                 "test_accuracy_mean": pooled,
                 "test_accuracy_sd": group.test_accuracy.std(ddof=1),
+                "test_macro_f1_mean": group.test_macro_f1.mean(),
                 "test_examples": reviews,
                 "test_standard_error": binomial_standard_error(pooled, reviews),
                 "test_low": low,
@@ -122,33 +183,35 @@ def flatten(value: Any, path: str = "") -> list[tuple[str, Any]]:
     return [(path, value)]
 
 
-def _result(cell: dict[str, Any], facts: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+def _result(cell: GridCell, run: Run, classes: Sequence[str]) -> rows.Row:
     """A row of the results: the best checkpoint's metrics under plain names, the last one's under ``…_last``."""
     row = {
-        "model": cell["model"],
-        "target_batch_size": cell["batch"],
-        "lr_policy": cell["policy"],
-        "seed": cell["seed"],
-        "learning_rate": float(cell["learning_rate"]),
-        "run": cell["run"],
-        "shared": cell["shared"],
-        "best_epoch": facts["best_epoch"],
-        "epochs": facts["epochs"],
+        "model": cell.model,
+        "target_batch_size": cell.batch,
+        "lr_policy": cell.policy,
+        "seed": cell.seed,
+        "learning_rate": cell.learning_rate,
+        "run": cell.run,
+        "shared": cell.shared,
+        "best_epoch": run.facts["best_epoch"],
+        "epochs": run.facts["epochs"],
+        "diverged": bool(run.facts["diverged"]),
     }
-    for checkpoint, suffix in (("best", ""), ("last", "_last")):
-        for split in ("validation", "test"):
-            scores = metrics[split][checkpoint]
-            row |= {f"{split}_{name}{suffix}": scores[name] for name in METRICS}
-            row[f"{split}_accuracy{suffix}"] = scores["correct"] / scores["examples"]
-    row |= {name: facts[name] for name in COST}
-    # What was not measured, on a CPU or by an earlier release, is not a number.
-    measured = {name: facts.get(name) for name in TELEMETRY}
-    return row | {name: math.nan if value is None else float(value) for name, value in measured.items()}
+    for split, both in (("validation", run.metrics["validation"]), ("test", run.metrics["test"])):
+        for scores, suffix in ((both["best"], ""), (both["last"], "_last")):
+            row |= {f"{split}_{name}{suffix}": value for name, value in scores.items() if name in METRICS}
+    for checkpoint, suffix in ((run.metrics["test"]["best"], ""), (run.metrics["test"]["last"], "_last")):
+        constant = constant_prediction(checkpoint["confusion"])
+        row[f"constant_prediction{suffix}"] = None if constant is None else classes[constant]
+    # What was not measured, such as the energy of a CPU, is not a number.
+    return row | {
+        name: math.nan if value is None else value for name, value in run.facts.items() if name in (*COST, *TELEMETRY)
+    }
 
 
-def _test_correct(runs: dict[str, Path]) -> dict[str, np.ndarray]:
+def _test_correct(runs: dict[str, Path]) -> dict[str, Correct]:
     """Run → whether its best checkpoint is right, per test review in the order of ``example_id``."""
-    correct: dict[str, np.ndarray] = {}
+    correct: dict[str, Correct] = {}
     reviews = None
     for run, folder in runs.items():
         path = folder / "predictions.parquet"
@@ -165,19 +228,17 @@ def _test_correct(runs: dict[str, Path]) -> dict[str, np.ndarray]:
     return correct
 
 
-def _history(cells: list[dict[str, Any]], runs: dict[str, Path]) -> pa.Table:
+def _history(runs: Iterable[Run]) -> pa.Table:
     """Every update and epoch of every run; an epoch's row has the train scores plain and the validation's prefixed."""
-    owners = {cell["run"]: cell for cell in reversed(cells)}
-    records = []
-    for run, folder in runs.items():
-        cell = owners[run]
-        labels = dict(zip(_LABELS, (run, cell["model"], cell["batch"], cell["policy"], cell["seed"]), strict=True))
-        for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            if record["kind"] == "epoch":
-                validation = {f"validation_{name}": record["validation"][name] for name in SCORES}
-                record |= {name: record["train"][name] for name in SCORES} | validation
-            records.append(labels | record)
+    records: list[rows.Row] = []
+    for run in runs:
+        for text in (run.folder / "history.jsonl").read_text(encoding="utf-8").splitlines():
+            line: HistoryLine = json.loads(text)
+            record = rows.labels_of(run.cell) | dict(line)
+            if line["kind"] == "epoch":
+                record |= {f"validation_{name}": value for name, value in line["validation"].items()}
+                record |= dict(line["train"])
+            records.append(record)
     return pa.Table.from_pylist(records, schema=HISTORY)
 
 

@@ -1,0 +1,147 @@
+"""What a reader must keep in mind beside the answer: faulty runs, duplicates, yardsticks, mixed hardware."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from batchscope.data.records import Audit, Baseline
+from batchscope.errors import counted
+from batchscope.report.numbers import listed, percent
+from batchscope.report.trust import MOST_NAMED, named, run_in_words
+from batchscope.statistics.effects import Effect
+
+UNBALANCED = 1.5
+"""Classes are unbalanced if the most frequent one has this many times its equal share."""
+
+
+def cautions(
+    results: pd.DataFrame, effects: Sequence[Effect], audit: Audit, baseline: Baseline, runs: pd.DataFrame
+) -> list[str]:
+    """The sentences that apply to the study, the gravest first.
+
+    ``results`` has one row per cell; ``runs`` is ``tables/provenance.csv`` as text.
+    """
+    own = results[~results.shared]
+    found = [
+        faulty_in_words(own, effects),
+        *differing_in_words(runs, effects),
+        duplicates_in_words(audit),
+        balance_in_words(audit),
+        left_out_in_words(audit),
+        yardsticks_in_words(own, audit, baseline),
+    ]
+    return [sentence for sentence in found if sentence]
+
+
+def faulty_runs(results: pd.DataFrame) -> dict[str, str]:
+    """Run → why it counts as one that did not learn."""
+    found = {}
+    for row in results.to_dict("records"):
+        reasons = []
+        if not pd.isna(row["constant_prediction"]):
+            reasons.append(f"predicts {row['constant_prediction']} for every test review")
+        elif not pd.isna(row["constant_prediction_last"]):
+            reasons.append(f"predicts {row['constant_prediction_last']} for every test review after its last epoch")
+        if row["diverged"]:
+            reasons.append("its training loss ended above that of guessing")
+        if reasons:
+            found[str(row["run"])] = " and ".join(reasons)
+    return found
+
+
+def faulty_in_words(results: pd.DataFrame, effects: Sequence[Effect]) -> str:
+    """Names the runs that did not learn, and how many comparisons include one."""
+    faulty = faulty_runs(results)
+    if not faulty:
+        return ""
+    shown = [f"{run_in_words(run)} ({reason})" for run, reason in list(faulty.items())[:MOST_NAMED]]
+    more = f"; and {len(faulty) - MOST_NAMED} more" if len(faulty) > MOST_NAMED else ""
+    said = f"{len(faulty)} of {counted(len(results), 'run')} did not learn: {'; '.join(shown)}{more}."
+    touched = sum(not faulty.keys().isdisjoint(effect.runs) for effect in effects)
+    if touched:
+        said += f" {_they(len(faulty))} in all means and tests: {touched} of {counted(len(effects), 'comparison')} "
+        said += f"{'includes' if touched == 1 else 'include'} such a run."
+    return said
+
+
+def differing_in_words(runs: pd.DataFrame, effects: Sequence[Effect]) -> list[str]:
+    """One sentence for each of precision, device and library in which the runs of the study differ."""
+    subjects = {"precision": "precision", "device": "device", "determinism": "determinism", "driver": "NVIDIA driver"}
+    subjects |= {f"prediction_{name}": f"the {name} of their predictions" for name in ("precision", "device")}
+    subjects |= {
+        name: f"their version of {name.removeprefix('version_')}"
+        for name in runs.columns
+        if name.startswith("version_")
+    }
+    return [_differ(runs, name, subject, effects) for name, subject in subjects.items() if runs[name].nunique() > 1]
+
+
+def _differ(runs: pd.DataFrame, name: str, subject: str, effects: Sequence[Effect]) -> str:
+    groups = {str(value) or "unknown": list(group.run) for value, group in runs.groupby(name, sort=False)}
+    value_of = {run: value for value, read in groups.items() for run in read}
+    rarest = min(groups, key=lambda value: len(groups[value]))
+    counts = listed(f"{value} ({counted(len(read), 'run')})" for value, read in groups.items())
+    mixed = sum(len({value_of[run] for run in effect.runs}) > 1 for effect in effects)
+    said = f"Runs differ in {subject}: {counts}; {rarest}: {named(groups[rarest])}."
+    if mixed:
+        said += f" {mixed} of {counted(len(effects), 'comparison')} {'is' if mixed == 1 else 'are'} between such runs: "
+        said += "their differences can come from that as well."
+    return said
+
+
+def duplicates_in_words(audit: Audit) -> str:
+    """Names the test reviews that also appear in the splits that a run learns or chooses from."""
+    crossing = {row["other"]: row for row in audit["duplicates"]["crossing"] if row["split"] == "test"}
+    found = [row for name in ("train", "validation") if (row := crossing.get(name)) and row["reviews"]]
+    if not found:
+        return ""
+    shares = listed(f"{row['reviews']:,} ({percent(row['share'], 2)}) in {row['other']}" for row in found)
+    total = counted(audit["splits"]["test"]["reviews"], "test review")
+    return f"Of {total}, the texts of {shares} appear again. They count in every test accuracy."
+
+
+def balance_in_words(audit: Audit) -> str:
+    """Says that accuracy mostly counts one class, where it does."""
+    name, count, total = _most_frequent(audit)
+    if count < UNBALANCED * total / len(audit["classes"]):
+        return ""
+    return (
+        f"The classes are unbalanced: {percent(count / total)} of the test reviews are {name}, and accuracy mostly "
+        f"counts these. Macro-F1 and the recall of every class are in the results."
+    )
+
+
+def left_out_in_words(audit: Audit) -> str:
+    """Names what was not read of the data source."""
+    count = len(audit["source"]["left_out"])
+    return f"{counted(count, 'part')} of the data source {_was(count)} not read: see Data." if count else ""
+
+
+def yardsticks_in_words(results: pd.DataFrame, audit: Audit, baseline: Baseline) -> str:
+    """What the bag of words and the most frequent class reach on the same test reviews, and which runs do no better."""
+    name, count, total = _most_frequent(audit)
+    reached = {
+        baseline["name"]: baseline["test_correct"] / baseline["test_examples"],
+        f"the class {name} for every review": count / total,
+    }
+    said = f"For comparison, on the same test reviews: {listed(f'{who} {percent(x)}' for who, x in reached.items())}. "
+    beaten = int((results.test_accuracy > max(reached.values())).sum())
+    if beaten == len(results):
+        return said + "Every run does better than both."
+    worse = list(results.run[results.test_accuracy <= max(reached.values())])
+    return said + f"{counted(len(worse), 'run')} {'does' if len(worse) == 1 else 'do'} no better: {named(worse)}."
+
+
+def _most_frequent(audit: Audit) -> tuple[str, int, int]:
+    """The most frequent class of the test split, its reviews, and all reviews of the split."""
+    per_class: Mapping[str, int] = audit["splits"]["test"]["per_class"]
+    name = max(per_class, key=lambda label: per_class[label])
+    return name, per_class[name], audit["splits"]["test"]["reviews"]
+
+
+def _they(count: int) -> str:
+    return "It counts" if count == 1 else "They count"
+
+
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"

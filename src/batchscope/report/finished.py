@@ -1,0 +1,62 @@
+"""A finished study as the page reads it: its tables, and the files that it shows as they are."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from batchscope.certificate.records import Certificate
+from batchscope.data.records import Audit, ReviewsFile
+from batchscope.files import read_json
+from batchscope.insight.records import AttentionMeasures
+from batchscope.report.catalogue import attention_cells
+from batchscope.report.spec import ReportSpec
+from batchscope.report.tables import read_contrasts
+from batchscope.statistics.paired import Contrast
+
+NAMES = {"model": str, "lr_policy": str, "run": str, "class": str, "label": str, "prediction": str}
+"""Columns that hold text whatever it looks like: a model may be called 1 or NA."""
+
+
+class Finished(NamedTuple):
+    """What the page of a study is made of, besides its figures."""
+
+    results: pd.DataFrame
+    """One row per cell."""
+    contrasts: list[Contrast]
+    per_class: pd.DataFrame
+    confusion: pd.DataFrame
+    noise_scale: pd.DataFrame
+    provenance: pd.DataFrame
+    """One row per run, all text; unknown values are empty."""
+    audit: Audit
+    reviews: ReviewsFile
+    certificates: dict[str, Certificate]
+    """Model → its certificate."""
+    measures: dict[str, AttentionMeasures]
+    """Run whose attention is shown → its measures."""
+
+    @classmethod
+    def read(cls, spec: ReportSpec, folder: Path) -> "Finished":
+        """The study in a folder. Raises FileNotFoundError if a file is missing."""
+        shown = [cell.run for model in spec.model_names for cell in attention_cells(spec, model)]
+        return cls(
+            results=pd.read_parquet(folder / "tables" / "results.parquet"),
+            contrasts=read_contrasts(folder),
+            per_class=_table(folder, "classes"),
+            confusion=_table(folder, "confusion"),
+            noise_scale=_table(folder, "noise_scale"),
+            provenance=pd.read_csv(folder / "tables" / "provenance.csv", dtype=str, keep_default_na=False),
+            audit=read_json(folder / "data" / "audit.json"),
+            reviews=read_json(folder / "data" / "reviews.json"),
+            certificates={model: read_json(folder / "certificates" / f"{model}.json") for model in spec.model_names},
+            measures={run: read_json(folder / "runs" / run / "attention" / "measures.json") for run in shown},
+        )
+
+
+def _table(folder: Path, name: str) -> pd.DataFrame:
+    """A CSV of the study; only an empty number is missing, never a name."""
+    path = folder / "tables" / f"{name}.csv"
+    names = {column: str for column in pd.read_csv(path, nrows=0).columns if column in NAMES}
+    table = pd.read_csv(path, dtype=names, na_values=[""], keep_default_na=False)
+    return table.assign(**{column: table[column].fillna("") for column in names})

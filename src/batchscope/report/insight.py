@@ -1,0 +1,61 @@
+"""What was measured inside the models, as tables: attention and gradient noise."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+import pandas as pd
+
+from batchscope.errors import counted
+from batchscope.insight.records import AttentionMeasures, LayerMeasures
+from batchscope.report.catalogue import attention_cells
+from batchscope.report.spec import ReportSpec
+from batchscope.report.table import Table
+
+
+def attention_table(spec: ReportSpec, measures: Mapping[str, AttentionMeasures]) -> Table | None:
+    """Measures of the last layer over batch sizes, averaged over the reviews shown; None if no model gives any.
+
+    ``measures`` maps a run to what its attention stage wrote.
+    """
+    columns = ["model", "#batch size", "#entropy", "#largest weight", "#on special tokens", "#on itself"]
+    rows, count = [], 0
+    for model in spec.model_names:
+        for cell in attention_cells(spec, model):
+            last = [review["layers"][-1] for review in measures[cell.run]["reviews"] if review["layers"]]
+            if last:
+                count = len(last)
+                rows.append([model, f"{cell.batch:,}", *(f"{value:.3f}" for value in _means(last))])
+    note = "Last layer, mean over its rows, heads and the reviews shown. Entropy over that of uniform attention to the "
+    note += f"allowed keys: 1 is uniform. {counted(count, 'review')} can illustrate, but not measure a difference."
+    return Table(columns, rows, note) if rows else None
+
+
+def _means(layers: Sequence[LayerMeasures]) -> list[float]:
+    """Mean over reviews of each measure of a layer, in the order of the table's columns."""
+    return [
+        mean(layer["entropy"] for layer in layers),
+        mean(layer["largest_weight"] for layer in layers),
+        mean(layer["special_share"] for layer in layers),
+        mean(layer["diagonal_share"] for layer in layers),
+    ]
+
+
+def noise_table(summary: pd.DataFrame) -> Table:
+    """|G|², S and B = S/|G|² of every model, policy and batch size in the first and last epoch, over all seeds."""
+    columns = ["model", "LR policy", "#batch size", "#updates used"]
+    columns += [f"#{name}, {epoch} epoch" for epoch in ("first", "last") for name in ("|G|²", "S", "B")]
+    rows = []
+    for row in summary.to_dict("records"):
+        shown = [row["model"], row["lr_policy"], f"{row['target_batch_size']:,}", f"{row['updates_used']:,}"]
+        for epoch in ("first", "last"):
+            shown += [_number(row[f"{epoch}_{name}"]) for name in ("gradient_square", "noise_trace")]
+            scale = row[f"{epoch}_noise_scale"]
+            shown.append("–" if pd.isna(scale) else f"{scale:,.0f}")
+        rows.append(shown)
+    note = "|G|² and S averaged over the updates of the epoch and over seeds, then divided. An update of one "
+    note += "micro-batch has no estimate. A dash: no update has one, or the averaged |G|² is not above zero."
+    return Table(columns, rows, note)
+
+
+def _number(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.3g}"

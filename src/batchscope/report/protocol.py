@@ -1,0 +1,68 @@
+"""The protocol of a study in words."""
+
+import pandas as pd
+
+from batchscope.config.schema import Budget, Model
+from batchscope.data.records import Audit, SplitName
+from batchscope.errors import counted
+from batchscope.report.numbers import listed, percent, scientific
+from batchscope.report.spec import ReportSpec
+from batchscope.report.table import Table
+
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+TAILS = {
+    "exact": "averaged over its own examples",
+    "naive": "divided as if it were full (scales the last update of an epoch down)",
+    "drop": "left out",
+}
+
+
+def protocol_table(spec: ReportSpec, summary: pd.DataFrame, cost: pd.DataFrame, audit: Audit) -> Table:
+    """The protocol in words."""
+    data, split, optimizer, schedule = spec.data, spec.data.split, spec.optimizer, spec.schedule
+    counts = "/".join(f"{audit['splits'][name]['reviews']:,}" for name in SPLITS)
+    rates = {
+        str(policy): listed(dict.fromkeys(scientific(rate) for rate in rows.learning_rate))
+        for policy, rows in summary.groupby("lr_policy", sort=False)
+    }
+    clipping = f", gradients clipped to norm {optimizer.max_grad_norm:g}" if optimizer.max_grad_norm else ""
+    moments = f"β = {listed(optimizer.betas)}, ε = {scientific(optimizer.eps)}"
+    decay = f", weight decay {optimizer.weight_decay:g}" if optimizer.weight_decay else ""
+    warmup = f", warm-up over {percent(schedule.warmup)} of the updates" if schedule.warmup else ""
+    kernels = ", deterministic kernels alone" if spec.determinism == "strict" else ""
+    sample = f", a stratified sample of {data.sample:,}" if data.sample else ""
+    cells, runs = counted(len(spec.cells), "cell"), counted(len(cost), "run")
+    sharing = ": cells that resolve to the same training share a run" if len(cost) < len(spec.cells) else ""
+    rows = [
+        ["data", f"{data.source}{'@' + data.revision if data.revision else ''}{sample}"],
+        ["split", f"{split.method}, seed {split.seed}: {counts} {'/'.join(SPLITS)}"],
+        ["tokens", f"at most {data.max_length}, {data.truncation.replace('_', ' and ')} kept"],
+        ["models", "; ".join(f"{name}: {_model(spec.models[name])}" for name in spec.model_names)],
+        ["target batch sizes", listed(f"{batch:,}" for batch in spec.batch_sizes)],
+        ["micro-batch", f"{listed(dict.fromkeys(cost.physical_batch_size))} ({spec.engine} accumulation)"],
+        ["LR policies", "; ".join(f"{policy}: {rate}" for policy, rate in rates.items())],
+        ["schedule", f"{schedule.name}{warmup}"],
+        [
+            "optimizer",
+            f"{optimizer.name}, {moments}{decay}{clipping}",
+        ],
+        ["budget", budget_in_words(spec.budget)],
+        ["tail window", TAILS[spec.tail]],
+        ["precision", f"{listed(dict.fromkeys(cost.precision))} on {listed(dict.fromkeys(cost.device))}{kernels}"],
+        ["seeds", listed(spec.seeds)],
+        ["grid", f"{cells}, {runs}{sharing}"],
+    ]
+    return Table(["protocol", "value"], rows)
+
+
+def _model(model: Model) -> str:
+    """`bert-base-uncased@main`, or `bert from scratch`."""
+    if model.checkpoint is not None:
+        return model.checkpoint + (f"@{model.revision}" if model.revision else "")
+    return f"{model.architecture} from scratch"
+
+
+def budget_in_words(budget: Budget) -> str:
+    """`5 epochs`, `1,000 updates`."""
+    given = {"epoch": budget.epochs, "update": budget.updates, "sample": budget.samples}
+    return listed(counted(count, unit) for unit, count in given.items() if count is not None)

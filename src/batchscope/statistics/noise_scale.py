@@ -1,0 +1,73 @@
+"""The gradient noise scale from the estimates of single updates: averages first, then one division. Pure."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from batchscope.report.spec import GridCell
+
+SHARE_OF_RUN = 0.1
+FEWEST_WINDOWS = 8
+ESTIMATES = ["gradient_square", "noise_trace"]
+
+
+def noise_span(history: pd.DataFrame, largest_batch: int) -> int:
+    """Samples that a running average covers: a tenth of the longest run, or 8 of the largest windows if more."""
+    return max(round(SHARE_OF_RUN * int(history.samples.max())), FEWEST_WINDOWS * largest_batch)
+
+
+def running_noise_scale(updates: pd.DataFrame, samples: int) -> pd.DataFrame:
+    """B_simple = S/|G|² over the latest updates that hold at least ``samples`` examples, from the first full one on.
+
+    Takes one row per update, or one per update and seed. Numerator and denominator are averaged first, over the rows
+    that have an estimate, and divided once. Where the averaged |G|² is not a standard error above zero the scale is
+    larger than the updates can tell: NaN. Returns ``samples, noise_scale``.
+    """
+    known = updates.dropna(subset=ESTIMATES).sort_values("samples", kind="stable")
+    at, square, trace = (known[name].to_numpy() for name in ("samples", *ESTIMATES))
+    points = np.unique(updates.samples.to_numpy())
+    boundaries = np.concatenate([[0], points])
+    span = min(samples, int(points[-1]))
+    ends = points[points >= span]
+    starts = boundaries[np.searchsorted(boundaries, ends - span, side="right") - 1]
+    parts = zip(np.searchsorted(at, starts, "right"), np.searchsorted(at, ends, "right"), strict=True)
+    scale = [_ratio(square[start:stop], trace[start:stop]) for start, stop in parts]
+    return pd.DataFrame({"samples": ends, "noise_scale": scale})
+
+
+def _ratio(square: NDArray[np.float64], trace: NDArray[np.float64]) -> float:
+    if not len(square):
+        return np.nan
+    error = square.std(ddof=1) / np.sqrt(len(square)) if len(square) > 1 else 0.0
+    return float(trace.mean() / square.mean()) if square.mean() > error else np.nan
+
+
+def batches_without_estimate(rows: pd.DataFrame) -> list[str]:
+    """Target batch sizes none of whose updates has an estimate: their windows are one micro-batch."""
+    known = rows.groupby("target_batch_size").noise_trace.count()
+    return [f"{batch:,}" for batch in known.index[known == 0]]
+
+
+def noise_summary(cells: Iterable[GridCell], history: pd.DataFrame) -> pd.DataFrame:
+    """|G|², S and B = S/|G|² per model, policy and batch size in the first and last epoch, over all seeds.
+
+    ``updates_used`` is the number of updates with an estimate. A number is missing where no update of the epoch has an
+    estimate, and B also where the averaged |G|² is not above zero.
+    """
+    runs: dict[tuple[str, str, int], list[str]] = {}
+    for cell in cells:
+        runs.setdefault((cell.model, cell.policy, cell.batch), []).append(cell.run)
+    rows = []
+    for (model, policy, batch), read in runs.items():
+        updates = history[(history.kind == "update") & history.run.isin(read)]
+        row: dict[str, object] = {"model": model, "lr_policy": policy, "target_batch_size": batch}
+        row["updates_used"] = int(updates.noise_trace.count())
+        for name, epoch in (("first", updates.epoch.min()), ("last", updates.epoch.max())):
+            square, trace = (updates.loc[updates.epoch == epoch, estimate].mean() for estimate in ESTIMATES)
+            scale = trace / square if square > 0 else math.nan
+            row |= {f"{name}_gradient_square": square, f"{name}_noise_trace": trace, f"{name}_noise_scale": scale}
+        rows.append(row)
+    return pd.DataFrame(rows)

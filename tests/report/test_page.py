@@ -1,0 +1,301 @@
+"""The page: self-contained, escaped, complete, and careful in what it claims."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import fabricate
+import pandas as pd
+import pytest
+from PIL import Image
+
+from batchscope.errors import UserError
+from batchscope.report.answer import answer
+from batchscope.report.catalogue import figure_names
+from batchscope.report.numbers import points
+from batchscope.report.page import markdown_cell, write_report
+from batchscope.report.spec import ReportSpec
+from batchscope.report.tables import read_contrasts, write_tables
+from batchscope.statistics.effects import find
+from batchscope.statistics.paired import Contrast
+
+SPEC = fabricate.spec(report={"title": fabricate.HOSTILE})
+
+
+class Tags(HTMLParser):
+    """Every start tag with its attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attributes)))
+
+
+def finish(folder: Path, spec: ReportSpec, **options: Any) -> Path:
+    """A study with its tables and with small pictures in place of its figures."""
+    write_tables(spec, fabricate.study_folder(folder, spec, examples=256, **options))
+    (folder / "figures").mkdir()
+    for entry in figure_names(spec):
+        path = folder / "figures" / entry.name
+        if path.suffix == ".svg":
+            path.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="30" height="20"/>')
+        else:
+            Image.new("RGB", (30, 20), "#8a2f6b").save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = finish(tmp_path_factory.mktemp("study"), SPEC, title=fabricate.HOSTILE)
+    write_report(SPEC, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(study: Path) -> str:
+    return (study / "report/index.html").read_text(encoding="utf-8")
+
+
+def test_the_page_needs_nothing_but_itself(html: str) -> None:
+    assert "http://" not in html
+    assert "https://" not in html
+    assert "url(" not in html
+    tags = Tags()
+    tags.feed(html)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags.found}
+    sources = [attributes["src"] for _, attributes in tags.found if "src" in attributes]
+    assert sources
+    assert all(source and source.startswith("data:image/") for source in sources)
+    targets = {attributes["id"] for _, attributes in tags.found if "id" in attributes}
+    links = [attributes["href"] for tag, attributes in tags.found if tag == "a"]
+    assert links
+    assert all(link and link.startswith("#") and link[1:] in targets for link in links)
+
+
+def test_hostile_text_stays_text(study: Path, html: str) -> None:
+    assert "<script" not in html
+    assert "<b>bold" not in html
+    assert html.count("&lt;script&gt;") >= 4
+    summary = (study / "report/summary.md").read_text(encoding="utf-8")
+    assert "<script" not in summary
+
+
+def test_every_figure_but_the_svg_twins_is_on_the_page(html: str) -> None:
+    assert html.count("<img ") == sum(entry.name.endswith(".png") for entry in figure_names(SPEC))
+
+
+def test_the_noise_scale_is_on_the_page_only_where_it_is_measured(tmp_path: Path, html: str) -> None:
+    assert "noise scale" not in html.lower()
+    spec = fabricate.spec(noise_scale="cheap")
+    write_report(spec, finish(tmp_path, spec))
+    page = (tmp_path / "report/index.html").read_text(encoding="utf-8")
+    assert page.count("<img ") == sum(entry.name.endswith(".png") for entry in figure_names(spec))
+    assert "Dropout draws its masks anew" in page
+    assert "has no estimate" in page
+    assert 'class="number">–</td>' in page, "16 is one micro-batch"
+
+
+def test_page_and_summary_show_the_certificate(study: Path, html: str) -> None:
+    summary = (study / "report/summary.md").read_text(encoding="utf-8")
+    row = "Elsewhere 1.0 | 4.00× | 4.0000 | 3.0000 | 3.5000 | 3.0e+00 | 4.0000 |"
+    assert row in summary
+    cells = re.sub(r"<[^>]+>", " ", html.replace("</td>", " |"))
+    assert row.replace(" ", "") in re.sub(r"\s", "", cells)
+    for shown in (html, summary):
+        assert "exact, both engines bit for bit" in shown
+        assert "Certified: as fabricated." in shown
+        assert "not installed" in shown
+        assert "tail: naive" not in shown
+
+
+def test_a_failed_certificate_is_seen_before_the_table(tmp_path: Path) -> None:
+    spec = fabricate.spec(seeds=[1], tail="naive")
+    folder = finish(tmp_path, spec)
+    failed = fabricate.CERTIFICATE | {"passed": False, "verdict": "NOT certified: broken."}
+    (folder / "certificates/bert.json").write_text(json.dumps(failed))
+    write_report(spec, folder)
+    for name in ("index.html", "summary.md"):
+        shown = (folder / "report" / name).read_text(encoding="utf-8")
+        assert "modernbert: Certified: as fabricated. bert: NOT certified: broken." in shown
+        assert "tail: naive" in shown
+
+
+def test_page_and_summary_show_the_computed_numbers(study: Path, html: str) -> None:
+    row = pd.read_csv(study / "tables/summary.csv").iloc[0]
+    shown = f"{row.test_accuracy_mean:.4f} ± {row.test_accuracy_sd:.4f}"
+    assert shown in html
+    assert shown in (study / "report/summary.md").read_text(encoding="utf-8")
+    assert "test 0.7800" in html
+
+
+def test_markdown_tables_have_as_many_cells_as_columns(study: Path) -> None:
+    lines = (study / "report/summary.md").read_text(encoding="utf-8").splitlines()
+    tables = re.findall(r"(?:^\|.*\n)+", "\n".join(lines) + "\n", flags=re.MULTILINE)
+    assert len(tables) == 9
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+def test_markdown_cells_hold_no_markup() -> None:
+    assert markdown_cell("a|b <script> p < .001") == "a\\|b &lt;script> p < .001"
+
+
+def test_one_seed_without_a_difference_claims_nothing(tmp_path: Path) -> None:
+    spec = fabricate.spec(seeds=[42])
+    said = say(spec, finish(tmp_path, spec, effect=0.0))
+    assert said.startswith("No difference between target batch sizes is established.")
+    assert "not evidence of no effect" in said
+    assert "variation from seed to seed is not measured" in said
+
+
+def test_one_seed_with_a_difference_does_not_call_it_the_batch_size(tmp_path: Path) -> None:
+    spec = fabricate.spec(seeds=[42])
+    said = say(spec, finish(tmp_path, spec, effect=0.15))
+    assert "not yet the batch size" in said
+    assert "variation from seed to seed is not measured" in said
+    assert "smaller batch is the more accurate" in said
+
+
+def test_several_seeds_that_agree_say_yes_under_this_budget(tmp_path: Path) -> None:
+    said = say(fabricate.spec(), finish(tmp_path, fabricate.spec(), effect=0.25, test=600))
+    assert said.startswith("Yes, for ")
+    assert "under this budget" in said
+    assert "fewer updates" in said
+
+
+def test_seeds_that_disagree_are_not_a_difference() -> None:
+    rows = [contrast(seed=1, difference=8.0, p=0.001), contrast(seed=2, difference=-8.0, p=0.001)]
+    results = pd.DataFrame({"target_batch_size": [16, 64], "updates": [40, 10], "diverged": False})
+    results = results.assign(constant_prediction=None, constant_prediction_last=None)
+    said = answer(fabricate.spec(), results, find(rows))
+    assert said.headline == "No difference between target batch sizes repeats over the seeds."
+
+
+def test_headline_and_paragraph_count_the_same_comparisons(tmp_path: Path) -> None:
+    """Of 3 comparisons under one policy and the same 3 under another, whose runs they share, 3 count."""
+    spec = fabricate.spec(
+        models={"bert": {"architecture": "bert"}},
+        lr_policies={"one": {"base_lr": 1e-3}, "same": {"base_lr": 1e-3}},
+    )
+    said = say(spec, finish(tmp_path, spec, effect=0.25, test=600))
+    assert said.startswith("Yes, for 3 of 3 comparisons of batch sizes, under this budget.")
+    assert "In every comparison the difference has the same sign" in said
+    assert "correction over 6 tests" in said
+
+
+def test_the_answer_leads_with_the_mean_over_seeds(tmp_path: Path) -> None:
+    said = say(fabricate.spec(), finish(tmp_path, fabricate.spec(), effect=0.25, test=600))
+    effects = pd.read_csv(tmp_path / "tables/effects.csv")
+    largest = effects.loc[effects.difference_points.abs().idxmax()]
+    lead = f"The largest mean difference in test accuracy within a model is {points(largest.difference_points)} points"
+    assert f"{lead} (mean of 2 seeds, from " in said
+
+
+@pytest.mark.parametrize(
+    ("held", "rest"),
+    [(1, "The other 2 comparisons are not established."), (2, "The other 1 comparison is not established.")],
+)
+def test_numbers_agree_with_their_nouns(held: int, rest: str) -> None:
+    rows = [
+        contrast(seed, 8.0, 0.001 if number < held else 0.5)._replace(
+            larger_batch=larger, larger_run=f"bert/bs{larger}/constant/seed{seed}"
+        )
+        for number, larger in enumerate((64, 128, 256))
+        for seed in (1, 2)
+    ]
+    results = pd.DataFrame({"target_batch_size": [16, 64], "updates": [40, 1], "diverged": False})
+    results = results.assign(constant_prediction=None, constant_prediction_last=None)
+    said = answer(fabricate.spec(), results, find(rows))
+    assert rest in " ".join(said.sentences)
+    assert "makes 1 update where 16 makes 40 updates" in " ".join(said.sentences)
+
+
+def test_shared_cells_and_faulty_runs_are_marked_in_the_results(tmp_path: Path) -> None:
+    spec = fabricate.spec(models={"bert": {"architecture": "bert"}})
+    write_report(spec, finish(tmp_path, spec, collapsed=["bert/bs256/constant/seed1"]))
+    summary = (tmp_path / "report/summary.md").read_text(encoding="utf-8")
+    rows = {line.split(" | ")[1]: line for line in summary.partition("## Results")[2].splitlines() if " | " in line}
+    assert rows["16"].endswith(" † |")
+    assert "†" not in rows["64"] + rows["256"]
+    assert rows["256"].endswith(" ‡ |")
+    assert "† reads the runs of another LR policy" in summary
+    assert "‡ includes a run that did not learn" in summary
+    assert "1 of 10 runs did not learn: bert, 256, constant, seed 1" in summary
+
+
+def test_a_study_without_attention_says_why(tmp_path: Path) -> None:
+    spec = fabricate.spec(seeds=[1])
+    reasons = dict.fromkeys(spec.model_names, "The encoder gives no weights.")
+    write_report(spec, finish(tmp_path, spec, no_attention=reasons))
+    page = (tmp_path / "report/index.html").read_text(encoding="utf-8")
+    assert "bert: The encoder gives no weights." in page
+    assert "attention of the last layer for the review" not in page
+
+
+def test_three_classes_have_their_recall_and_their_confusion(tmp_path: Path) -> None:
+    spec = fabricate.spec(seeds=[1], models={"bert": {"architecture": "bert"}})
+    story = {"classes": ["bill", "outage", "praise"], "shares": (0.1, 0.7, 0.2)}
+    write_report(spec, finish(tmp_path, spec, **story))
+    page = (tmp_path / "report/index.html").read_text(encoding="utf-8")
+    classes = pd.read_csv(tmp_path / "tables/classes.csv").query("split == 'test' and checkpoint == 'best'")
+    for recall in classes.recall:
+        assert f">{100 * recall:.1f}%</td>" in page
+    assert "predicted outage" in page
+
+
+def test_what_was_left_out_is_shown_with_its_reason(tmp_path: Path) -> None:
+    spec = fabricate.spec(seeds=[1], models={"bert": {"architecture": "bert"}})
+    write_report(spec, finish(tmp_path, spec, left_out=[("train/._x.txt", "hidden file")]))
+    page = (tmp_path / "report/index.html").read_text(encoding="utf-8")
+    assert "train/._x.txt</td>" in page
+    assert "hidden file</td>" in page
+
+
+def test_one_batch_size_has_nothing_to_compare(tmp_path: Path) -> None:
+    spec = fabricate.spec(target_batch_sizes=[16])
+    folder = finish(tmp_path, spec)
+    write_report(spec, folder)
+    assert "nothing to compare" in (folder / "report/index.html").read_text(encoding="utf-8")
+
+
+def test_a_missing_figure_is_named(tmp_path: Path) -> None:
+    spec = fabricate.spec(seeds=[1])
+    folder = finish(tmp_path, spec)
+    (folder / "figures/cost.png").unlink()
+    with pytest.raises(UserError, match=r"cost\.png"):
+        write_report(spec, folder)
+
+
+def say(spec: ReportSpec, folder: Path) -> str:
+    """Headline and sentences for a study's tables."""
+    results = pd.read_parquet(folder / "tables/results.parquet")
+    said = answer(spec, results, find(read_contrasts(folder)))
+    return " ".join([said.headline, *said.sentences])
+
+
+def contrast(seed: int, difference: float, p: float) -> Contrast:
+    """One row of the contrasts table."""
+    return Contrast(
+        model="bert",
+        lr_policy="constant",
+        seed=seed,
+        smaller_batch=16,
+        larger_batch=64,
+        smaller_run=f"bert/bs16/constant/seed{seed}",
+        larger_run=f"bert/bs64/constant/seed{seed}",
+        n=300,
+        smaller_accuracy=0.8,
+        larger_accuracy=0.8 + difference / 100,
+        difference_points=difference,
+        standard_error_points=3.0,
+        paired_standard_error_points=2.0,
+        only_smaller_correct=10,
+        only_larger_correct=10,
+        mcnemar_p=p,
+        mcnemar_p_holm=p,
+        comparisons=2,
+    )

@@ -1,0 +1,38 @@
+"""The noise scale is a ratio of means, and missing where it cannot be told."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from batchscope.statistics.noise_scale import batches_without_estimate, running_noise_scale
+
+
+def noise_rows(samples: list[int], squares: list[float | None], traces: list[float | None]) -> pd.DataFrame:
+    counted = {"update": range(1, len(samples) + 1), "samples": samples}
+    return pd.DataFrame(counted | {"gradient_square": squares, "noise_trace": traces}, dtype=float)
+
+
+def test_the_noise_scale_is_a_ratio_of_means_not_a_mean_of_ratios() -> None:
+    rows = noise_rows([10, 20, 24, 34], [1.0, 3.0, None, 2.0], [10.0, 50.0, None, 6.0])
+    assert running_noise_scale(rows, 20).noise_scale.tolist() == pytest.approx([15.0, 15.0, 11.2])
+    assert running_noise_scale(rows, 1000).noise_scale.tolist() == pytest.approx([11.0])
+    alone = running_noise_scale(rows, 1).noise_scale.tolist()
+    assert alone == pytest.approx([10.0, 50 / 3, np.nan, 3.0], nan_ok=True), "the third update has no estimate"
+
+
+def test_there_is_no_noise_scale_where_the_gradient_does_not_show() -> None:
+    """Means of -1 ± 0 and of 0.5 ± 2.5, then of 2.5 ± 0.5."""
+    rows = noise_rows([10, 20, 30, 40], [-1.0, -2.0, 3.0, 2.0], [10.0] * 4)
+    assert running_noise_scale(rows, 20).noise_scale.tolist() == pytest.approx([np.nan, np.nan, 4.0], nan_ok=True)
+
+
+def test_the_noise_scale_of_seeds_is_that_of_their_estimates_together() -> None:
+    one, other = noise_rows([10, 20], [1.0, 2.0], [10.0, 20.0]), noise_rows([10, 20], [3.0, None], [10.0, None])
+    found = running_noise_scale(pd.concat([one, other]), 10)
+    assert found.samples.tolist() == [10, 20]
+    assert found.noise_scale.tolist() == pytest.approx([5.0, 10.0])
+
+
+def test_batch_sizes_of_one_micro_batch_are_named() -> None:
+    rows = noise_rows([10, 20, 30], [None, None, 1.0], [None, None, 2.0]).assign(target_batch_size=[16, 16, 1024])
+    assert batches_without_estimate(rows) == ["16"]

@@ -1,0 +1,242 @@
+"""A finished study's folder in the real file formats, written from random numbers with a fixed seed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fabricate_data import BINARY, CERTIFICATE, TEXT, audit, reviews, shared_out
+
+from batchscope.config.study import Study
+from batchscope.evaluation.metrics import measure
+from batchscope.report.spec import GridCell, ReportSpec
+
+WORDS = TEXT.split()
+HOSTILE = "<script>alert('pwned')</script> & a <b>bold</b> | claim"
+
+
+def spec(**changes: Any) -> ReportSpec:
+    """A report spec as the verb receives it: through JSON with sorted keys."""
+    config = {
+        "study": "fabricated",
+        "data": {"source": "synthetic"},
+        "models": {
+            "modernbert": {"architecture": "modernbert"},
+            "bert": {"architecture": "bert"},
+        },
+        "target_batch_sizes": [16, 64, 256],
+        "lr_policies": {
+            "sqrt": {"base_lr": 1e-3, "scaling": "sqrt", "reference_batch_size": 16},
+            "constant": {"base_lr": 1e-3},
+        },
+        "seeds": [1, 2],
+        "budget": {"epochs": 2},
+    } | changes
+    plain = Study.from_mapping(config).report_spec().plain()
+    return ReportSpec.read(json.loads(json.dumps(plain, sort_keys=True)))
+
+
+@dataclass(frozen=True)
+class Story:
+    """What is to be seen in a fabricated study."""
+
+    examples: int = 1024
+    """Training examples."""
+    test: int = 300
+    """Test reviews, and validation reviews."""
+    effect: float = 0.0
+    """How much accuracy each larger batch size loses, about."""
+    tokens: int = 24
+    title: str = "A confident, correct review"
+    classes: Sequence[str] = BINARY
+    shares: Sequence[float] = (0.5, 0.5)
+    """Of the classes among the reviews."""
+    collapsed: Sequence[str] = ()
+    """Runs whose best checkpoint predicts one class for every review."""
+    diverged: Sequence[str] = ()
+    """Runs whose training loss ends above that of guessing."""
+    crossing: int = 2
+    """Reviews of each split that also appear in each other split."""
+    left_out: Sequence[tuple[str, str]] = ()
+    """Name and reason of what was left out of the source."""
+    manifests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Run → what its manifest says otherwise."""
+    predicted_on: Mapping[str, str] = field(default_factory=dict)
+    """Run → the device of its predictions."""
+    no_attention: Mapping[str, str] = field(default_factory=dict)
+    """Model → why it gives no attention."""
+
+
+def study_folder(folder: Path, report_spec: ReportSpec, **story: Any) -> Path:
+    """Write data and runs of a finished study; ``story`` holds fields of ``Story``."""
+    told = Story(**story)
+    rng = np.random.default_rng(7)
+    described = audit(
+        report_spec.model_names, tuple(told.classes), tuple(told.shares), told.crossing, tuple(told.left_out)
+    )
+    _write_json(folder / "data/audit.json", described)
+    _write_json(folder / "data/reviews.json", reviews(report_spec, told.title))
+    for model in report_spec.models:
+        _write_json(folder / f"certificates/{model}.json", CERTIFICATE)
+    done = set()
+    for cell in report_spec.cells:
+        if cell.run in done:
+            continue
+        done.add(cell.run)
+        run = folder / "runs" / cell.run
+        _write_training(run, cell, rng, told, report_spec)
+        accuracy = 0.85 - told.effect * report_spec.batch_sizes.index(cell.batch)
+        _write_predictions(run, rng, told, accuracy, cell.run in told.collapsed)
+        _write_attention(run, report_spec, rng, told)
+    return folder
+
+
+def _write_training(run: Path, cell: GridCell, rng: np.random.Generator, story: Story, spec: ReportSpec) -> None:
+    lines: list[dict[str, Any]] = []
+    update, samples, validations = 0, 0, []
+    examples, epochs = story.examples, spec.budget.epochs or 1
+    for epoch in range(1, epochs + 1):
+        for start in range(0, examples, cell.batch):
+            size = min(cell.batch, examples - start)
+            update, samples = update + 1, samples + size
+            correct = int(rng.binomial(size, 0.9 - 0.4 * np.exp(-update / 40)))
+            loss = float(0.2 + 0.5 * np.exp(-update / 40) + rng.normal(0, 0.3 / np.sqrt(size)))
+            scores = {"loss": loss, "correct": correct, "examples": size, "accuracy": correct / size}
+            place = {"kind": "update", "update": update, "epoch": epoch, "samples": samples}
+            estimates = _noise(size, update, np.random.default_rng(samples)) if spec.measures_noise else {}
+            lines.append(place | scores | {"lr": cell.learning_rate, "grad_norm": 1.0} | estimates)
+        validation = _scores(int(rng.binomial(300, 0.86)), 300, 0.35)
+        validations.append(validation)
+        place = {"kind": "epoch", "epoch": epoch, "update": update, "samples": samples}
+        lines.append(place | {"train": _scores(int(examples * 0.8), examples, 0.4), "validation": validation})
+    run.mkdir(parents=True)
+    (run / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    best = max(range(epochs), key=lambda epoch: validations[epoch]["correct"])
+    seconds = float(rng.uniform(10, 14))
+    facts = {
+        "best_epoch": best + 1,
+        "best_validation": validations[best],
+        "epochs": epochs,
+        "updates": update,
+        "samples": samples,
+        "train_examples": examples,
+        "diverged": cell.run in story.diverged,
+        "seconds": seconds + 1,
+        "training_seconds": seconds,
+        "validation_seconds": 0.5,
+        "samples_per_second": samples / seconds,
+        "update_seconds_p50": 0.1,
+        "update_seconds_p95": 0.2,
+        "peak_memory_bytes": 400_000_000,
+        "device": "cpu",
+        "device_type": "cpu",
+        "precision": "float32",
+        "determinism": "fast",
+        "ranks": 1,
+        "physical_batch_size": 16,
+        "trial": {"micro_step": "eager"},
+        "parameters": 1_234_567,
+        "data_wait_seconds": 0.01,
+        "gpu_utilisation_mean": None,
+        "gpu_utilisation_peak": None,
+        "energy_joules": None,
+        "windows_per_epoch": {"full": examples // cell.batch, "tail": 0, "tail_examples": 0},
+    }
+    _write_json(run / "train.json", facts)
+    _write_json(
+        run / "manifest.json", MANIFEST | {"fingerprint": f"{update:016x}"} | dict(story.manifests.get(cell.run, {}))
+    )
+
+
+MANIFEST: dict[str, Any] = {
+    "spec": {},
+    "code": "0" * 16,
+    "initial_weights": {"random": "bert"},
+    "corpus": "c" * 64,
+    "split": "5" * 64,
+    "tokens": {"train": "7" * 64, "validation": "8" * 64, "test": "9" * 64},
+    "files": {"history.jsonl": "1" * 64},
+    "versions": {"python": "3.11.7", "torch": "2.13.0"},
+    "platform": "Linux",
+    "device": "cpu",
+    "device_type": "cpu",
+    "driver": None,
+    "precision": "float32",
+    "determinism": "fast",
+    "physical_batch_size": 16,
+    "ranks": 1,
+    "git": {"revision": "a" * 40, "dirty": False},
+    "reused_from": None,
+}
+
+
+def _noise(size: int, update: int, rng: np.random.Generator) -> dict[str, float | None]:
+    """A noise scale around 100 that rises; null for the windows of one micro-batch of 16."""
+    if size <= 16:
+        return {"gradient_square": None, "noise_trace": None}
+    square = float(rng.normal(1.0, 8 / np.sqrt(size)))
+    return {"gradient_square": square, "noise_trace": float(rng.normal(100 + update, 20))}
+
+
+def _write_predictions(run: Path, rng: np.random.Generator, story: Story, accuracy: float, collapsed: bool) -> None:
+    rows: list[pa.Table] = []
+    device = story.predicted_on.get("/".join(run.parts[-4:]), "cpu")
+    metrics: dict[str, Any] = {"computed_with": {"device": device, "precision": "float32"}}
+    count, classes = story.test, len(story.classes)
+    for number, split in enumerate(("validation", "test")):
+        metrics[split] = {}
+        per_class = shared_out(count, tuple(story.shares))
+        labels = np.arange(count) % 2 if classes == 2 else np.repeat(np.arange(classes), per_class)
+        difficulty = np.random.default_rng(number).normal(size=count)
+        for checkpoint in ("best", "last"):
+            margin = 3 * (accuracy - 0.5) + 1.2 * difficulty + rng.normal(0, 0.5, count)
+            logits = np.zeros((count, classes), dtype=np.float32)
+            logits[np.arange(count), (labels + 1 + np.arange(count) % (classes - 1)) % classes] = 1e-3
+            logits[np.arange(count), labels] = margin
+            if collapsed:
+                logits[:] = np.eye(classes)[-1]
+            metrics[split][checkpoint] = measure(logits, labels)
+            ids = rng.permutation(count) if checkpoint == "best" else np.arange(count)
+            columns = {"example_id": ids + 1000 * number, "split": [split] * count, "checkpoint": [checkpoint] * count}
+            scores = {"label": labels[ids]} | {f"logit_{c}": logits[ids, c] for c in range(classes)}
+            rows.append(pa.table(columns | scores))
+    pq.write_table(pa.concat_tables(rows), run / "predictions.parquet")
+    _write_json(run / "metrics.json", metrics)
+
+
+def _write_attention(run: Path, spec: ReportSpec, rng: np.random.Generator, story: Story) -> None:
+    model, n = run.parts[-4], story.tokens
+    (run / "attention").mkdir()
+    measures: dict[str, Any] = {"classes": list(story.classes), "reviews": []}
+    windows = [None, 4, 4, None, 4] if model == "modernbert" else [None, None]
+    tokens = ["[CLS]", *(WORDS[i % len(WORDS)] for i in range(n - 2)), "[SEP]"]
+    distance = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    arrays = {}
+    for facts in reviews(spec, story.title)["reviews"]:
+        layers = np.exp(rng.normal(size=(len(windows), n, n)) * 0.6 + 4 * (np.arange(n) % 13 == 0) - distance / 9)
+        for layer, window in enumerate(windows):
+            layers[layer][distance > (n if window is None else window)] = 0
+        arrays[facts["name"]] = (layers / layers.sum(2, keepdims=True)).astype(np.float16)
+        measured = {"entropy": 0.5, "largest_weight": 0.3, "special_share": 0.2, "diagonal_share": 0.1}
+        described = [{"layer": layer, "window": window} | measured for layer, window in enumerate(windows)]
+        said = {"tokens": tokens, "prediction": 1, "probability": 0.972, "layers": described}
+        measures["reviews"].append({key: facts[key] for key in ("name", "title", "text", "label")} | said)
+    if model in story.no_attention:
+        arrays, measures["reason"] = {}, story.no_attention[model]
+        for review in measures["reviews"]:
+            review["layers"] = []
+    np.savez_compressed(run / "attention/attention.npz", **arrays)
+    _write_json(run / "attention/measures.json", measures)
+
+
+def _scores(correct: int, examples: int, loss: float) -> dict[str, Any]:
+    return {"correct": correct, "examples": examples, "accuracy": correct / examples, "loss": loss}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
