@@ -10,6 +10,7 @@
 #
 # Each rule calls one verb of the package under src/. The config's keys are explained in config/README.md.
 
+from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -20,8 +21,11 @@ if not workflow.config_settings.configfiles:
     configfile: f"{workflow.basedir}/config/config.yaml"
 
 
-# For `--software-deployment-method apptainer` alone; envs/batchscope.def says how to build it.
-container: f"{workflow.basedir}/envs/batchscope.sif"
+# For `--software-deployment-method apptainer` alone; envs/batchscope.def says how to build it. Snakemake checks the path in any
+# case, and refuses a space in it.
+if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+
+    container: f"{workflow.basedir}/envs/batchscope.sif"
 
 
 include: "rules/common.smk"

@@ -22,19 +22,14 @@ rule attention:
         runtime=growing(60),
         gpu=GPU,
     params:
-        tokens=subpath(input.tokenizer, parent=True),
-        run=subpath(output.measures, ancestor=2),
-        state=f"{STUDY_FOLDER}/state",
-        spec=canonical_json(STUDY.attention_spec()),
+        spec=STUDY.attention_spec().fingerprint(),
         code=CODE["attention"],
-        record=f"{RECORDS}/attention/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
-        device=lambda wildcards, output: STUDY.device,
+        jobs=job_file,
     message:
         "attend {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
-        "python -m batchscope attention --spec {params.spec:q} --tokens {params.tokens:q}"
-        " --reviews {input.reviews:q} --run {params.run:q} --state {params.state:q} --device {params.device} --threads {threads}"
-        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        "python -m batchscope attention --jobs {params.jobs:q} --job attention/{wildcards.model}/bs{wildcards.batch}/{wildcards.policy}/seed{wildcards.seed}"
+        " --threads {threads} > {log:q} 2>&1"
 
 
 rule maps:
@@ -69,12 +64,11 @@ rule maps:
         mem_mb=growing(2000),
         runtime=growing(30),
     params:
-        run=subpath(input.measures, ancestor=2),
-        spec=canonical_json(STUDY.maps_spec()),
+        spec=STUDY.maps_spec().fingerprint(),
         code=CODE["maps"],
-        record=f"{RECORDS}/maps/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
+        jobs=job_file,
     message:
         "draw the attention maps of {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
-        "python -m batchscope maps --spec {params.spec:q} --run {params.run:q} --output {output:q}"
-        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        "python -m batchscope maps --jobs {params.jobs:q} --job maps/{wildcards.model}/bs{wildcards.batch}/{wildcards.policy}/seed{wildcards.seed}"
+        " > {log:q} 2>&1"

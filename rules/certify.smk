@@ -23,17 +23,11 @@ rule certify:
         runtime=growing(240),
         gpu=GPU,
     params:
-        tokens=subpath(input.train, parent=True),
         spec=lambda wildcards: SPECS[f"certify/{wildcards.model}"],
         code=CODE["certify"],
-        record=f"{RECORDS}/certify/{{model}}.json",
-        # A parameter function that takes `output` is not compared between runs.
-        settings=lambda wildcards, output: canonical_json(
-            {"device": STUDY.device} | STUDY.model_place(wildcards.model)
-        ),
+        jobs=job_file,
     message:
         "certify {wildcards.model}"
     shell:
-        "python -m batchscope certify --spec {params.spec:q} --settings {params.settings:q}"
-        " --tokens {params.tokens:q} --output {output:q} --threads {threads}"
-        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        "python -m batchscope certify --jobs {params.jobs:q} --job certify/{wildcards.model}"
+        " --threads {threads} > {log:q} 2>&1"

@@ -1,28 +1,35 @@
 # Reads and checks the config; names folders, runs and specs. No rules here, and no logic: that is in batchscope.config.study.
 
-import atexit
-import gc
 import re
 import sys
 from os import environ, pathsep
 from pathlib import Path
 
+from snakemake import __version__ as snakemake_version
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile, apply_wildcards
+from snakemake.logging import logger
 
-# Snakemake makes a job for every stage of every run and forgets none: looking for garbage among them, and once more at
-# the end, is a third of the time that a grid of thousands takes to plan.
-gc.set_threshold(200_000, 50, 50)
-atexit.register(gc.freeze)
+# `compare_with_records` uses internals of Snakemake, which a minor release may change.
+if not snakemake_version.startswith("9.27."):
+    raise WorkflowError(
+        f"batchscope: this is Snakemake {snakemake_version}; Batchscope is tested with 9.27 and uses internals of it. "
+        "Install the pinned release: pip install snakemake==9.27.1"
+    )
+
+# A job that fails for the first time has no earlier files to restore: no warning for each of them.
+logger.addFilter(lambda record: "no backup found" not in record.getMessage())
 
 SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
 
-from batchscope.errors import UserError
-from batchscope.provenance.fingerprint import canonical_json, code_hash
-from batchscope.report.catalogue import figure_names
-from batchscope.provenance.stages import STAGES, strangers
 from batchscope.config.study import Cell, Study
+from batchscope.errors import UserError
+from batchscope.provenance.code import code_hash
+from batchscope.provenance.jobs import JOB_FILES, fingerprints, write_job_file
+from batchscope.provenance.layout import Layout
+from batchscope.provenance.stages import STAGES, stale_jobs, verb_of
+from batchscope.report.catalogue import PLAIN_TABLES, figure_names
 
 # Jobs run this checkout's package, with this Python unless a conda environment is activated in front of it.
 environ["PYTHONPATH"] = pathsep.join(
@@ -34,35 +41,36 @@ CONTENT_MEMORY = Path("results/.content.json")
 
 try:
     STUDY = Study.from_mapping(config)
-    SPECS = STUDY.job_specs(CONTENT_MEMORY)
+    STUDY_FOLDER = f"results/{STUDY.study}"
+    JOB_SPECS = STUDY.job_specs(CONTENT_MEMORY)
     RUNS = list(dict.fromkeys(STUDY.runs(CONTENT_MEMORY).values()))
 except UserError as error:
     raise WorkflowError(f"batchscope: {error}")
+
+# What Snakemake compares between runs: of each job the fingerprint of its spec, and the hash of its stage's code. No text of
+# the config enters a rule, so that braces in it are never wildcards.
 CODE = {verb: code_hash(stage.module) for verb, stage in STAGES.items()}
+SPECS = fingerprints(JOB_SPECS)
+JOBS = write_job_file(
+    Path(environ.get(JOB_FILES) or Layout(Path(STUDY_FOLDER)).job_files),
+    STUDY.study,
+    JOB_SPECS,
+    CODE,
+    STUDY.train_settings(),
+)
 
 # Every job that runs a model shares its GPU, not the trainings alone; none of the results depends on it.
 environ["BATCHSCOPE_RUNS_PER_GPU"] = str(STUDY.runs_per_gpu)
 
-STUDY_FOLDER = f"results/{STUDY.study}"
 TOKENS = f"{STUDY_FOLDER}/tokens/{{model}}"
-RECORDS = f"{STUDY_FOLDER}/fingerprints"
 RUN = f"{STUDY_FOLDER}/runs/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}"
-# What a training does for its later stages while it has torch in memory. Their jobs compute what is not exactly theirs.
-AHEAD = canonical_json(
-    {
-        "evaluate": {
-            "spec": STUDY.evaluation_spec(),
-            "code": CODE["evaluate"],
-        },
-        "attention": {
-            "spec": STUDY.attention_spec(),
-            "code": CODE["attention"],
-            "reviews": f"{STUDY_FOLDER}/data/reviews.json",
-        },
-    }
-)
 GPU = 0 if STUDY.device == "cpu" else 1
 GPUS_PER_TRAINING = GPU * STUDY.gpus
+
+
+def job_file(wildcards, output):
+    """The job file. A parameter function that takes `output` is not compared between runs: another file reruns nothing."""
+    return JOBS
 
 
 def growing(amount):
@@ -109,18 +117,17 @@ wildcard_constraints:
     seed=r"0|[1-9]\d*",
 
 
-def forcing(strange_files, log):
+def forcing(stale, log):
     """An input function that names no file; it forces its job where Snakemake would not see what its record tells."""
 
     def no_files(wildcards):
         job = apply_wildcards(log, wildcards)
         job = job.removeprefix(f"{STUDY_FOLDER}/logs/").removesuffix(".log")
-        if job in strange_files:
-            file = strange_files[job]
-            metadata = workflow.persistence.metadata(IOFile(file))
-            now = {repr(SPECS[job]), repr(CODE[job.partition("/")[0]])}
+        if job in stale:
+            metadata = workflow.persistence.metadata(IOFile(stale[job]))
+            now = {repr(SPECS[job]), repr(CODE[verb_of(job)])}
             if metadata is None or now <= set(metadata.params or ()):
-                workflow.dag.forcefiles.add(file)
+                workflow.dag.forcefiles.add(stale[job])
         return []
 
     return no_files
@@ -132,7 +139,7 @@ def compare_with_records():
     To be called when all rules are known. Jobs on a cluster have been compared.
     """
     if workflow.is_main_process:
-        strange_files = dict(strangers(Path(STUDY_FOLDER), SPECS, CODE))
-        for step in workflow.rules if strange_files else []:
+        stale = dict(stale_jobs(Layout(Path(STUDY_FOLDER)), SPECS, CODE))
+        for step in workflow.rules if stale else []:
             if step.log:
-                step.set_input(forcing(strange_files, str(step.log[0])))
+                step.set_input(forcing(stale, str(step.log[0])))

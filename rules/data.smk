@@ -18,14 +18,11 @@ rule corpus:
     params:
         spec=SPECS["corpus"],
         code=CODE["corpus"],
-        record=f"{RECORDS}/corpus.json",
-        # A parameter function that takes `output` is not compared between runs.
-        settings=lambda wildcards, output: canonical_json(STUDY.data_place()),
+        jobs=job_file,
     message:
         "read the reviews"
     shell:
-        "python -m batchscope corpus --spec {params.spec:q} --settings {params.settings:q} --output {output:q}"
-        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        "python -m batchscope corpus --jobs {params.jobs:q} --job corpus > {log:q} 2>&1"
 
 
 rule split:
@@ -47,12 +44,11 @@ rule split:
     params:
         spec=SPECS["split"],
         code=CODE["split"],
-        record=f"{RECORDS}/split.json",
+        jobs=job_file,
     message:
         "divide the reviews into train, validation and test"
     shell:
-        "python -m batchscope split --spec {params.spec:q} --corpus {input:q} --output {output:q}"
-        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        "python -m batchscope split --jobs {params.jobs:q} --job split > {log:q} 2>&1"
 
 
 rule tokenize:
@@ -77,19 +73,14 @@ rule tokenize:
         mem_mb=growing(8000),
         runtime=growing(60),
     params:
-        tokens=subpath(output.train, parent=True),
         spec=lambda wildcards: SPECS[f"tokenize/{wildcards.model}"],
         code=CODE["tokenize"],
-        record=f"{RECORDS}/tokenize/{{model}}.json",
-        settings=lambda wildcards, output: canonical_json(
-            STUDY.model_place(wildcards.model)
-        ),
+        jobs=job_file,
     message:
         "tokenize for {wildcards.model}"
     shell:
-        "RAYON_NUM_THREADS={threads} python -m batchscope tokenize --spec {params.spec:q} --settings {params.settings:q}"
-        " --corpus {input.corpus:q} --split {input.split:q} --output {params.tokens:q} --results results"
-        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        "RAYON_NUM_THREADS={threads} python -m batchscope tokenize --jobs {params.jobs:q} --job tokenize/{wildcards.model}"
+        " > {log:q} 2>&1"
 
 
 rule audit:
@@ -119,18 +110,13 @@ rule audit:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        tokens=lambda wildcards, input: sorted(
-            {str(Path(file).parent) for file in input.tokens}
-        ),
         spec=SPECS["audit"],
         code=CODE["audit"],
-        record=f"{RECORDS}/audit.json",
+        jobs=job_file,
     message:
         "audit the data"
     shell:
-        "python -m batchscope audit --corpus {input.corpus:q} --split {input.split:q} --tokens {params.tokens:q}"
-        " --output {output:q}"
-        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        "python -m batchscope audit --jobs {params.jobs:q} --job audit > {log:q} 2>&1"
 
 
 rule reviews:
@@ -153,10 +139,8 @@ rule reviews:
     params:
         spec=SPECS["reviews"],
         code=CODE["reviews"],
-        record=f"{RECORDS}/reviews.json",
+        jobs=job_file,
     message:
         "choose the reviews whose attention is drawn"
     shell:
-        "python -m batchscope reviews --spec {params.spec:q} --corpus {input.corpus:q} --split {input.split:q}"
-        " --output {output:q}"
-        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        "python -m batchscope reviews --jobs {params.jobs:q} --job reviews > {log:q} 2>&1"

@@ -22,16 +22,11 @@ rule evaluate:
         runtime=growing(120),
         gpu=GPU,
     params:
-        tokens=subpath(input.test, parent=True),
-        run=subpath(output.metrics, parent=True),
-        state=f"{STUDY_FOLDER}/state",
-        spec=canonical_json(STUDY.evaluation_spec()),
+        spec=STUDY.evaluation_spec().fingerprint(),
         code=CODE["evaluate"],
-        record=f"{RECORDS}/evaluate/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
-        device=lambda wildcards, output: STUDY.device,
+        jobs=job_file,
     message:
         "evaluate {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
-        "python -m batchscope evaluate --spec {params.spec:q} --tokens {params.tokens:q}"
-        " --run {params.run:q} --state {params.state:q} --device {params.device} --threads {threads}"
-        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        "python -m batchscope evaluate --jobs {params.jobs:q} --job evaluate/{wildcards.model}/bs{wildcards.batch}/{wildcards.policy}/seed{wildcards.seed}"
+        " --threads {threads} > {log:q} 2>&1"

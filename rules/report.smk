@@ -7,29 +7,27 @@ rule tables:
         of_all_runs("train.json"),
         of_all_runs("metrics.json"),
         of_all_runs("predictions.parquet"),
+        of_all_runs("manifest.json"),
+        of_all_runs("attention/measures.json"),
         rules.audit.output,
+        rules.reviews.output,
+        expand(rules.certify.output, model=STUDY.models),
     output:
-        multiext(
-            f"{STUDY_FOLDER}/tables/",
-            "results.parquet",
-            "history.parquet",
-            "results.csv",
-            "audit.csv",
-        ),
+        [update(f"{STUDY_FOLDER}/tables/{name}") for name in PLAIN_TABLES],
         summary=report(
-            f"{STUDY_FOLDER}/tables/summary.csv",
+            update(f"{STUDY_FOLDER}/tables/summary.csv"),
             category="Test accuracy",
             labels={"models": "all", "format": "table"},
             caption="../workflow/report/tables.rst",
         ),
         contrasts=report(
-            f"{STUDY_FOLDER}/tables/contrasts.csv",
+            update(f"{STUDY_FOLDER}/tables/contrasts.csv"),
             category="Test accuracy",
             labels={"models": "all, contrasts", "format": "table"},
             caption="../workflow/report/tables.rst",
         ),
         cost=report(
-            f"{STUDY_FOLDER}/tables/cost.csv",
+            update(f"{STUDY_FOLDER}/tables/cost.csv"),
             category="Cost",
             labels={"runs": "all", "format": "table"},
             caption="../workflow/report/tables.rst",
@@ -45,15 +43,13 @@ rule tables:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        study=subpath(output.summary, ancestor=2),
         spec=SPECS["tables"],
         code=CODE["tables"],
-        record=f"{RECORDS}/tables.json",
+        jobs=job_file,
     message:
         "compile the tables"
     shell:
-        "python -m batchscope tables --spec {params.spec:q} --study {params.study:q}"
-        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        "python -m batchscope tables --jobs {params.jobs:q} --job tables > {log:q} 2>&1"
 
 
 rule figures:
@@ -65,7 +61,7 @@ rule figures:
     output:
         [
             report(
-                f"{STUDY_FOLDER}/figures/{figure.name}",
+                update(f"{STUDY_FOLDER}/figures/{figure.name}"),
                 category=figure.category,
                 labels=figure.labels,
                 caption=f"../workflow/report/{figure.caption}.rst",
@@ -83,15 +79,13 @@ rule figures:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        study=subpath(output[0], ancestor=2),
         spec=SPECS["figures"],
         code=CODE["figures"],
-        record=f"{RECORDS}/figures.json",
+        jobs=job_file,
     message:
         "draw the figures"
     shell:
-        "python -m batchscope figures --spec {params.spec:q} --study {params.study:q}"
-        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        "python -m batchscope figures --jobs {params.jobs:q} --job figures > {log:q} 2>&1"
 
 
 rule page:
@@ -103,12 +97,12 @@ rule page:
         certificates=expand(rules.certify.output, model=STUDY.models),
     output:
         page=report(
-            f"{STUDY_FOLDER}/report/index.html",
+            update(f"{STUDY_FOLDER}/report/index.html"),
             category="Report",
             labels={"page": "the whole report"},
             caption="../workflow/report/report.rst",
         ),
-        summary=f"{STUDY_FOLDER}/report/summary.md",
+        summary=update(f"{STUDY_FOLDER}/report/summary.md"),
     log:
         f"{STUDY_FOLDER}/logs/report.log",
     benchmark:
@@ -120,12 +114,10 @@ rule page:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        study=subpath(output.page, ancestor=2),
         spec=SPECS["report"],
         code=CODE["report"],
-        record=f"{RECORDS}/report.json",
+        jobs=job_file,
     message:
         "write the report: {output.page}"
     shell:
-        "python -m batchscope report --spec {params.spec:q} --study {params.study:q}"
-        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        "python -m batchscope report --jobs {params.jobs:q} --job report > {log:q} 2>&1"

@@ -18,14 +18,11 @@ rule track:
         "../envs/tracking.yaml"
     threads: 1
     params:
-        run=subpath(input.facts, parent=True),
-        wandb=f"{STUDY_FOLDER}/wandb",
         spec=lambda wildcards: SPECS[f"track/{cell(wildcards).path}"],
         code=CODE["track"],
-        record=f"{RECORDS}/track/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
+        jobs=job_file,
     message:
         "track {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
-        "python -m batchscope track --spec {params.spec:q} --run {params.run:q}"
-        " --tracking-folder {params.wandb:q} --output {output:q}"
-        " --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        "python -m batchscope track --jobs {params.jobs:q} --job track/{wildcards.model}/bs{wildcards.batch}/{wildcards.policy}/seed{wildcards.seed}"
+        " > {log:q} 2>&1"

@@ -1,5 +1,5 @@
-# One training per unique run. Resume states stand in state/, which Snakemake does not know: it outlives a failed job.
-# A run's files are marked `update` so that they still stand there when its job starts: where spec, code and tokens turn out
+# One training per unique run. Saved states are in state/, which Snakemake does not know: it outlives a failed job.
+# A run's files are marked `update` so that they are still there when its job starts: where spec, code and tokens turn out
 # to be those they were made of, nothing is trained.
 
 
@@ -25,18 +25,9 @@ rule train:
         runtime=growing(8 * 60),
         gpu=GPUS_PER_TRAINING,
     params:
-        tokens=subpath(input.train, parent=True),
-        run=subpath(output.facts, parent=True),
-        state=f"{STUDY_FOLDER}/state",
-        wandb=f"{STUDY_FOLDER}/wandb",
         spec=lambda wildcards: SPECS[f"train/{cell(wildcards).path}"],
         code=CODE["train"],
-        record=f"{RECORDS}/train/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.json",
-        # A parameter function that takes `output` is not compared between runs: a setting trains nothing again.
-        settings=lambda wildcards, output: canonical_json(
-            STUDY.settings(cell(wildcards))
-        ),
-        ahead=lambda wildcards, output: AHEAD,
+        jobs=job_file,
         # Only a cluster ends a job at its runtime.
         limit=(
             (lambda wildcards, resources: resources.runtime)
@@ -46,8 +37,5 @@ rule train:
     message:
         "train {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
     shell:
-        "python -m batchscope train --spec {params.spec:q} --settings {params.settings:q}"
-        " --ahead {params.ahead:q}"
-        " --tokens {params.tokens:q} --run {params.run:q} --state {params.state:q}"
-        " --tracking-folder {params.wandb:q} --runtime {params.limit} --threads {threads}"
-        " --results results --code {params.code} --record {params.record:q} > {log:q} 2>&1"
+        "python -m batchscope train --jobs {params.jobs:q} --job train/{wildcards.model}/bs{wildcards.batch}/{wildcards.policy}/seed{wildcards.seed}"
+        " --runtime {params.limit} --threads {threads} > {log:q} 2>&1"

@@ -1,3 +1,3 @@
 """Batchscope: what the target batch size really does when a text encoder is fine-tuned."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

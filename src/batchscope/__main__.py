@@ -1,5 +1,5 @@
-"""``python -m batchscope``: the command line, wherever the package stands."""
+"""``python -m batchscope``: the command line, wherever the package is."""
 
-from batchscope.cli import main
+from batchscope.cli.main import main
 
 main()

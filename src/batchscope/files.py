@@ -1,33 +1,78 @@
 """Writing files so that a reader sees all of one or none of it."""
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from batchscope.errors import UserError
 
 UMASK = os.umask(0)
 os.umask(UMASK)
 
 
 @contextmanager
+def naming_a_full_disk(path: Path) -> Iterator[None]:
+    """Raise UserError, with the disk and ``path``, where what is written to ``path`` does not fit on its disk."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_of_a_full_disk(error):
+            raise
+        disk = next(folder for folder in path.absolute().parents if folder.is_dir())
+        free = shutil.disk_usage(disk).free
+        disk = next(folder for folder in [disk, *disk.parents] if folder.is_mount())
+        raise UserError(
+            f"the disk {disk} is full ({free / 2**20:.0f} MiB free, or your quota is used up): {path} could not be "
+            "written. Free some space and start the workflow again: finished work stays, and a training resumes from "
+            "its last saved state"
+        ) from error
+
+
+def _is_of_a_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, is that of a full disk; some libraries pass on its text alone."""
+    if error is None:
+        return False
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    told = any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+    return told or _is_of_a_full_disk(error.__context__)
+
+
+@contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success flush it to disk and rename it to ``path``.
 
-    After an error the temporary file is removed and ``path`` is as it was. The file gets the permissions that a new
-    file has here, whatever the library that wrote it thought.
+    After an error the temporary file is removed and ``path`` is as it was; UserError for a full disk. The file gets
+    the permissions that a new file has here, whatever the library that wrote it thought.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~UMASK)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with naming_a_full_disk(path):
+            yield temporary
+            temporary.chmod(0o666 & ~UMASK)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``folder``; on success rename it to ``folder``, after an error remove it."""
+    temporary = folder.with_name(f".{os.getpid()}.{folder.name}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -23,11 +23,12 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from batchscope.errors import UserError
 from batchscope.files import read_json, write_json
 from batchscope.provenance.fingerprint import canonical_json, digest
+from batchscope.provenance.spec import Spec
 
 START_SECONDS = 30.0
 FINISH_SECONDS = 30.0
@@ -40,18 +41,32 @@ PATIENCE_AFTER_FAILURE = 10.0
 log = logging.getLogger("batchscope")
 
 
-def track(spec: Mapping[str, Any], run_folder: Path, folder: Path, output: Path) -> None:
+class TrackingSpec(Spec):
+    """What a run's entry in Weights & Biases depends on besides its files: whose it is and what it is called."""
+
+    mode: Literal["disabled", "offline", "online"]
+    project: str
+    entity: str | None = None
+    """User or team; the user's default if unset."""
+    study: str
+    model: str
+    batch: int
+    policy: str
+    seed: int
+
+
+def track(spec: TrackingSpec, run_folder: Path, folder: Path, output: Path) -> None:
     """Replay a finished and evaluated training into its Weights & Biases run; write what became of it to ``output``.
 
-    ``spec`` is that of ``Study.tracking_spec``. Offline, the run stands in a new folder below ``folder`` and replaces
-    the one that an earlier replay of this training left there. Online, the run on the server gets what it lacks.
+    Offline, the run gets a new folder below ``folder``, which replaces the one that an earlier replay of this training
+    left there. Online, the run on the server gets what it lacks.
     Raises UserError where Weights & Biases fails.
     """
     manifest = read_json(run_folder / "manifest.json")
     fingerprint = manifest["fingerprint"]
-    if spec["tracking"]["mode"] == "disabled":
+    if spec.mode == "disabled":
         raise UserError("tracking.mode: it is `disabled`; take `offline` or `online` to replay a run")
-    if spec["tracking"]["mode"] == "offline":
+    if spec.mode == "offline":
         for stale in folder.glob(f"offline-run-*-{run_id(spec, fingerprint)}"):
             shutil.rmtree(stale)
     lines = (run_folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
@@ -68,16 +83,16 @@ def track(spec: Mapping[str, Any], run_folder: Path, folder: Path, output: Path)
     write_json(output, tracker.outcome)
 
 
-def run_id(settings: Mapping[str, Any], fingerprint: str) -> str:
+def run_id(settings: TrackingSpec, fingerprint: str) -> str:
     """The id of a training's run: the same at every start, another one for another study, path or fingerprint."""
-    return digest(canonical_json([settings["study"], _name(settings), fingerprint]))
+    return digest(canonical_json([settings.study, _name(settings), fingerprint]))
 
 
-def _name(settings: Mapping[str, Any]) -> str:
-    return f"{settings['model']}/bs{settings['batch']}/{settings['policy']}/seed{settings['seed']}"
+def _name(settings: TrackingSpec) -> str:
+    return f"{settings.model}/bs{settings.batch}/{settings.policy}/seed{settings.seed}"
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(values: Mapping[str, object]) -> dict[str, Any]:
     """Nested values under one level of names, such as ``test/best/accuracy``."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
@@ -88,16 +103,16 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 class Tracker:
     """Sends a training's records to Weights & Biases; a context manager around the training or the replay.
 
-    ``settings`` hold ``Study.tracking_spec``, ``spec`` is the training's spec as a dict, ``folder`` receives wandb's
-    files. ``earlier`` is the file to which the training appends its history: a resumed one has lines from before its
-    first record. With the mode ``disabled`` nothing happens. Afterwards ``outcome`` tells of the run, or ``failure``
-    why there is none.
+    ``settings`` say whose run it is, ``spec`` is the training's spec as a dict, ``folder`` receives wandb's files.
+    ``earlier`` is the file to which the training appends its history: a resumed one has lines from before its first
+    record. With the mode ``disabled`` nothing happens. Afterwards ``outcome`` tells of the run, or ``failure`` why
+    there is none.
     """
 
     def __init__(
         self,
-        settings: Mapping[str, Any],
-        spec: Mapping[str, Any],
+        settings: TrackingSpec,
+        spec: Mapping[str, object],
         fingerprint: str,
         folder: Path,
         earlier: Path | None = None,
@@ -108,11 +123,11 @@ class Tracker:
         self._earlier = earlier
         self._patience = START_SECONDS + finish_seconds + 30
         self._summary: dict[str, Any] = {}
-        self._on = settings["tracking"]["mode"] != "disabled"
+        self._on = settings.mode != "disabled"
         self._start: dict[str, Any] = {}
         if self._on:
             self._start = {
-                "settings": dict(settings),
+                "settings": settings.plain(),
                 "spec": dict(spec),
                 "identity": run_id(settings, fingerprint),
                 "folder": str(folder),
@@ -128,7 +143,7 @@ class Tracker:
             self._thread.start()
         return self
 
-    def log(self, record: Mapping[str, Any]) -> None:
+    def log(self, record: Mapping[str, object]) -> None:
         """Take one record of ``history.jsonl``; the first brings the lines before it. Returns soon, raises nothing."""
         if not self._on:
             return
@@ -142,7 +157,7 @@ class Tracker:
             self._earlier = None
         self._queue.put({"record": dict(record)})
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
+    def finish(self, summary: Mapping[str, object]) -> None:
         """Values to show beside the run's name; sent when the context ends."""
         self._summary = dict(summary)
 
@@ -191,7 +206,7 @@ class Tracker:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def lines_before(history: Path, first: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def lines_before(history: Path, first: Mapping[str, object]) -> Iterator[dict[str, object]]:
     """The lines of ``history`` before the record ``first``, which need not be written yet: those of earlier starts."""
     with history.open(encoding="utf-8") as lines:
         for line in lines:
@@ -256,23 +271,23 @@ def _home(folder: str) -> Path:
 
 
 def _start(
-    settings: Mapping[str, Any], spec: Mapping[str, Any], identity: str, folder: str, finish_seconds: float
+    settings: Mapping[str, object], spec: Mapping[str, object], identity: str, folder: str, finish_seconds: float
 ) -> Any:
     import wandb
 
-    tracking = settings["tracking"]
+    tracking = TrackingSpec.read(settings)
     Path(folder).mkdir(parents=True, exist_ok=True)
     run = wandb.init(
-        project=tracking["project"],
-        entity=tracking.get("entity"),
+        project=tracking.project,
+        entity=tracking.entity,
         id=identity,
-        resume="allow" if tracking["mode"] == "online" else None,  # offline there is nobody to ask
-        name=_name(settings),
-        group=f"{settings['study']}/{settings['model']}",
-        tags=[f"batch={settings['batch']}", f"policy={settings['policy']}"],
+        resume="allow" if tracking.mode == "online" else None,  # offline there is nobody to ask
+        name=_name(tracking),
+        group=f"{tracking.study}/{tracking.model}",
+        tags=[f"batch={tracking.batch}", f"policy={tracking.policy}"],
         config=dict(spec),
         dir=_home(folder),
-        mode=tracking["mode"],
+        mode=tracking.mode,
         settings=wandb.Settings(
             init_timeout=START_SECONDS,
             x_service_wait=START_SECONDS,

@@ -1,15 +1,47 @@
-"""What pydantic found wrong with a config, in one line per mistake: the key, what is wrong, what is allowed."""
+"""What is wrong with a config, in one line per mistake: the key, what is wrong, what is allowed."""
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from batchscope.config.schema import Section
+from batchscope.config.schema import COLOUR, NAME, Section
+from batchscope.errors import counted, either
 
 BRANCH = re.compile(r"constrained-\w+|literal\[.*\]|int|float|str|bool|none")
 """How pydantic names, at the end of a location, the alternative of a union that it tried."""
+PATTERNS = {
+    NAME: "a name: letters, digits, `.`, `_` and `-`, the first a letter or a digit",
+    COLOUR: "a colour such as `#1f77b4`",
+}
+ALLOWED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "bool_parsing": lambda _: "`true` or `false`",
+    "bool_type": lambda _: "`true` or `false`",
+    "dict_type": lambda _: "a section with keys of its own",
+    "finite_number": lambda _: "a finite number",
+    "float_parsing": lambda _: "a number",
+    "float_type": lambda _: "a number",
+    "greater_than": lambda context: f"above {context['gt']:g}",
+    "greater_than_equal": lambda context: f"{context['ge']:g} or more",
+    "int_from_float": lambda _: "a whole number",
+    "int_parsing": lambda _: "a whole number",
+    "int_parsing_size": lambda _: "a smaller number",
+    "int_type": lambda _: "a whole number",
+    "invalid_key": lambda _: f"named by {PATTERNS[NAME].removeprefix('a ')}",
+    "less_than": lambda context: f"below {context['lt']:g}",
+    "less_than_equal": lambda context: f"{context['le']:g} or less",
+    "list_type": lambda _: "a list",
+    "literal_error": lambda context: either(re.findall(r"'([^']*)'", context["expected"])),
+    "model_type": lambda _: "a section with keys of its own",
+    "string_pattern_mismatch": lambda context: PATTERNS[context["pattern"]],
+    "string_too_short": lambda _: "text that is not empty",
+    "string_type": lambda _: "text",
+    "too_long": lambda context: f"a list of at most {counted(context['max_length'], 'entry')}",
+    "too_short": lambda context: f"a list of at least {counted(context['min_length'], 'entry')}",
+    "tuple_type": lambda _: "a list",
+}
+"""Type of pydantic's error → what the value must be, given the error's context."""
 
 
 def explain(errors: Iterable[Any], config: type[Section]) -> str:
@@ -23,41 +55,67 @@ def explain(errors: Iterable[Any], config: type[Section]) -> str:
     return "\n".join(_line(location, alternatives, config) for location, alternatives in found.items())
 
 
-def _line(location_parts: tuple[Any, ...], alternatives: list[Any], config: type[Section]) -> str:
-    error = alternatives[0]
-    key = ".".join(str(part) for part in location_parts)
+def _line(location: tuple[Any, ...], alternatives: list[Any], config: type[Section]) -> str:
+    error, key = alternatives[0], _key(location, config)
     if error["type"] == "extra_forbidden":
-        allowed = _keys_beside(location_parts, config)
-        near = difflib.get_close_matches(str(location_parts[-1]), allowed, n=1)
+        allowed = _keys_beside(location, config)
+        near = difflib.get_close_matches(str(location[-1]), allowed, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"allowed here: {', '.join(allowed)}"
         return f"  {key}: unknown key; {hint}"
     if error["type"] == "missing":
         return f"  {key}: this key is required"
-    if error["type"] == "model_type":
-        return f"  {key}: this is a section with keys of its own (it is {error['input']!r})"
-    message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
+        message = str(error["ctx"]["error"])
         return f"  {key}: {message}" if key else f"  {message}"
-    messages = [message, *(other["msg"].removeprefix("Input should be ") for other in alternatives[1:])]
-    return f"  {key}: {message[0].lower()}{' or '.join(messages)[1:]} (it is {error['input']!r})"
+    allowed = [ALLOWED[one["type"]](one.get("ctx", {})) for one in alternatives]
+    return f"  {key}: must be {' or '.join(dict.fromkeys(allowed))} (it is {shown(error['input'])})"
 
 
-def _keys_beside(location_parts: tuple[Any, ...], config: type[Section]) -> list[str]:
-    """Names of the keys allowed where the last part of ``location_parts`` stands."""
+def _key(location: tuple[Any, ...], config: type[Section]) -> str:
+    """``budget.epochs``; an entry of a list is counted from 1: ``seeds, entry 2``."""
+    key, annotation = "", config
+    for part in location:
+        if get_origin(annotation) in (list, tuple):
+            key += f", entry {part + 1}"
+        else:
+            key += f".{part}" if key else str(part)
+        annotation = _inner(annotation, part)
+    return key
+
+
+def shown(value: object) -> str:
+    """A value of the config, shortened where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _keys_beside(location: tuple[Any, ...], config: type[Section]) -> list[str]:
+    """Names of the keys allowed beside the last part of ``location``."""
     section: Any = config
-    for part in location_parts[:-1]:
-        section = _section_of(section.model_fields[part].annotation) if _is_section(section) else section[1]
-    return list(section.model_fields) if _is_section(section) else []
+    for part in location[:-1]:
+        section = _inner(section, part)
+    return list(section.model_fields) if is_section(section) else []
 
 
-def _section_of(annotation: Any) -> Any:
-    """The Section inside an annotation; for a mapping a pair (mapping, its Section)."""
+def _inner(annotation: Any, part: Any) -> Any:
+    """The annotation one step further: that of a section's key, of a mapping's or of a list's values."""
+    if is_section(annotation):
+        field = annotation.model_fields.get(part)
+        return None if field is None else without_none(field.annotation)
+    return (
+        without_none(get_args(annotation)[-1 if get_origin(annotation) is dict else 0])
+        if get_args(annotation)
+        else None
+    )
+
+
+def without_none(annotation: Any) -> Any:
+    """The annotation of a value that is given: the first alternative but None, without its constraints."""
     if get_origin(annotation) in (Union, UnionType):
-        return next(_section_of(option) for option in get_args(annotation) if option is not type(None))
-    if get_origin(annotation) is dict:
-        return (dict, _section_of(get_args(annotation)[1]))
-    return annotation
+        return without_none(next(option for option in get_args(annotation) if option is not type(None)))
+    return without_none(get_args(annotation)[0]) if get_origin(annotation) is Annotated else annotation
 
 
-def _is_section(candidate: Any) -> bool:
+def is_section(candidate: Any) -> bool:
+    """Whether an annotation is a section of the config."""
     return isinstance(candidate, type) and issubclass(candidate, Section)

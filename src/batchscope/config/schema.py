@@ -6,10 +6,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from batchscope.config.architectures import mistakes
+from batchscope.errors import counted
+from batchscope.model.folder import model_files
+from batchscope.model.spec import Architecture, ModelSpec
 from batchscope.provenance.fingerprint import content_hash
 from batchscope.training.schedule import Scaling, scaled_learning_rate
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+COLOUR = r"^#[0-9a-fA-F]{6}$"
+Name = Annotated[str, Field(pattern=NAME)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -17,14 +23,21 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 NoiseScale = Annotated[
     Literal["off", "cheap", "full"], BeforeValidator(lambda value: "off" if value is False else value)
 ]
+DEFAULT_VOCABULARY_SIZE = 8000
 HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 
 def location(name: str) -> Literal["local", "hub"]:
     """Whether a source or checkpoint is a path or a hub id: an existing path is a path, then the looks decide."""
-    if Path(name).expanduser().exists() or not HUB_ID.match(name) or name.startswith("."):
-        return "local"
-    return "hub"
+    return "local" if path_exists(name) or not HUB_ID.match(name) or name.startswith(".") else "hub"
+
+
+def path_exists(name: str) -> bool:
+    """Whether there is a file or folder of this name; no where it cannot be a path at all."""
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 class Section(BaseModel):
@@ -70,7 +83,7 @@ class Data(Section):
     """Where the reviews come from and how they become tokens."""
 
     source: str = "stanfordnlp/imdb"
-    """Hub id, folder (aclImdb layout, or parquet/csv/jsonl files), file, or `synthetic`."""
+    """Hub id, file or folder (parquet, csv, tsv, JSON; texts in the aclImdb layout), or `synthetic`: docs/data.md."""
     revision: str | None = None
     """Commit hash, tag or branch of a hub id. Pin it: a branch can move."""
     text: str = "text"
@@ -109,7 +122,7 @@ class Model(Section):
     """Hub id or local folder of a pretrained encoder, in safetensors."""
     revision: str | None = None
     """Commit hash, tag or branch of a hub id. Pin it: a branch can move."""
-    architecture: Literal["bert", "modernbert"] | None = None
+    architecture: Architecture | None = None
     """Build this encoder from scratch, with random weights and a tokenizer trained on the train split."""
     config: dict[str, Any] | None = None
     """For `architecture`: values of its transformers config, such as `hidden_size`."""
@@ -131,21 +144,18 @@ class Model(Section):
         """Whether the weights come from the hub."""
         return self.checkpoint is not None and location(self.checkpoint) == "hub"
 
-    def spec(self, memory: Path | None = None) -> dict[str, Any]:
-        """What identifies the initial weights; a local folder counts by its content, not by its path."""
+    def spec(self, memory: Path | None = None) -> ModelSpec:
+        """The initial weights; a local folder counts by its content, not by its path."""
         if self.architecture is not None:
-            return {
-                "architecture": self.architecture,
-                "config": self.config or {},
-                "vocabulary_size": self.vocabulary_size or 8000,
-            }
+            size = self.vocabulary_size or DEFAULT_VOCABULARY_SIZE
+            return ModelSpec(architecture=self.architecture, config=self.config or {}, vocabulary_size=size)
         assert self.checkpoint is not None
         if self.on_hub:
-            return {"checkpoint": self.checkpoint, "revision": self.revision or "main"}
-        return {
-            "checkpoint": self.checkpoint,
-            "content": content_hash(Path(self.checkpoint).expanduser(), memory),
-        }
+            return ModelSpec(checkpoint=self.checkpoint, revision=self.revision or "main")
+        folder = Path(self.checkpoint).expanduser()
+        files = model_files(folder) if folder.is_dir() else None
+        content = content_hash(folder, memory, files)
+        return ModelSpec(checkpoint=self.checkpoint, content=content)
 
 
 class LearningRatePolicy(Section):
@@ -190,13 +200,9 @@ class Budget(Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if len(self.spec()) != 1:
+        if len(self.model_dump(exclude_none=True)) != 1:
             raise ValueError("give exactly one of `epochs`, `updates` and `samples`")
         return self
-
-    def spec(self) -> dict[str, int]:
-        """The one key that is set."""
-        return self.model_dump(exclude_none=True)
 
 
 class Optimizer(Section):
@@ -237,7 +243,7 @@ class Tracking(Section):
 
     mode: Literal["disabled", "offline", "online"] = "disabled"
     """`offline`: each finished run is replayed into a folder under `results/STUDY/wandb`, for `wandb sync`. `online`:
-    runs are logged while they train, and completed afterwards. Changing it trains nothing again."""
+    runs are logged while they train, and completed afterwards. Changing it does not retrain anything."""
     project: Name = "batchscope"
     """Project that receives the runs."""
     entity: str | None = None
@@ -249,7 +255,7 @@ class Report(Section):
 
     title: str | None = None
     """Heading of the report; the study's name if unset."""
-    palette: list[Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]] = []
+    palette: list[Annotated[str, Field(pattern=COLOUR)]] = []
     """Colours of the target batch sizes, in order, as `#rrggbb`; a colour-blind-safe scale if empty."""
 
 
@@ -265,8 +271,8 @@ class Config(Section):
     target_batch_sizes: list[PositiveInt] = Field(min_length=1)
     """Examples per update."""
     physical_batch_size: PositiveInt | Literal["auto"] = 16
-    """Examples per micro-batch. A matter of memory and speed: changing it trains nothing again. `auto` measures which
-    power of two is fastest; a micro-batch that does not fit into the GPU's memory is halved either way."""
+    """Examples per micro-batch. A matter of memory and speed: changing it does not retrain anything. `auto` measures
+    which power of two is fastest; a micro-batch that does not fit into the GPU's memory is halved either way."""
     lr_policies: dict[Name, LearningRatePolicy] = Field(min_length=1)
     """Learning-rate policies, by a name of your own."""
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[42], min_length=1)
@@ -292,17 +298,17 @@ class Config(Section):
     """Where models run; `auto` takes CUDA, then Apple MPS, then the CPU. With `cpu` no job asks for a GPU."""
     threads: PositiveInt | Literal["auto"] = "auto"
     """CPU threads of each job that runs a model; `auto` is one with `device: cpu`, so that as many jobs run as there
-    are cores, else two. Without a GPU more pay where there are fewer runs than cores. Changing it trains nothing
-    again."""
+    are cores, else two. Without a GPU more pay where there are fewer runs than cores. Changing it does not retrain
+    anything."""
     gpus: PositiveInt = 1
     """GPUs per run: its micro-batches are shared out and the gradients summed, which leaves the windows as they are."""
     runs_per_gpu: PositiveInt = 1
     """Jobs that share a GPU, each with its part of the memory: for small models on a large GPU. Tell Snakemake how many
-    that makes, `--resources gpu=N` with N = GPUs × this. Changing it trains nothing again."""
+    that makes, `--resources gpu=N` with N = GPUs × this. Changing it does not retrain anything."""
     save_every: PositiveFloat = 600
-    """Seconds between saved states, from which a run that was cut off goes on."""
-    keep: Literal["best", "all"] = "best"
-    """Which per-epoch checkpoints stay."""
+    """Seconds between saved states, from which an interrupted run resumes."""
+    keep: Literal["best", "all", "none"] = "best"
+    """Which per-epoch checkpoints stay, beside `best.safetensors` and `last.safetensors`."""
     noise_scale: NoiseScale = "off"
     """The gradient noise scale of every update, from its micro-batches: `cheap` compares the first one with the whole
     window, `full` uses all of them and one spare gradient buffer. No weight changes, but runs without it train anew."""
@@ -318,7 +324,7 @@ class Config(Section):
     def _distinct(cls, values: list[int]) -> list[int]:
         repeated = sorted({value for value in values if values.count(value) > 1})
         if repeated:
-            raise ValueError(f"{repeated[0]} stands there twice")
+            raise ValueError(f"{repeated[0]} is there twice")
         return values
 
     @model_validator(mode="after")
@@ -327,10 +333,36 @@ class Config(Section):
             raise ValueError(
                 "`tail: naive` divides by the micro-batches of a window: give `physical_batch_size` a number"
             )
+        if self.determinism == "strict" and self.physical_batch_size == "auto":
+            raise ValueError(
+                "`determinism: strict` cannot choose micro-batches by their speed: give `physical_batch_size` a number"
+            )
         if self.gpus > 1 and self.device not in ("auto", "cuda"):
             raise ValueError(f"`gpus: {self.gpus}` does not go with `device: {self.device}`")
         if self.gpus > 1 and self.engine == "accelerate":
             raise ValueError("`gpus` above 1 goes with `engine: manual`")
+        return self
+
+    @model_validator(mode="after")
+    def _every_batch_size_has_a_colour(self) -> Self:
+        sizes, colours = len(self.target_batch_sizes), len(self.report.palette)
+        if 0 < colours < sizes:
+            raise ValueError(
+                f"report.palette: {counted(colours, 'colour')} for {counted(sizes, 'target batch size')}; add the "
+                "missing ones, or leave the palette out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _encoders_from_scratch_can_be_built(self) -> Self:
+        wrong = [
+            f"models.{name}.config.{key}: {mistake}"
+            for name, model in self.models.items()
+            if model.architecture is not None
+            for key, mistake in mistakes(model.architecture, model.config or {}, self.data.max_length)
+        ]
+        if wrong:
+            raise ValueError("\n  ".join(wrong))
         return self
 
     @model_validator(mode="after")

@@ -12,11 +12,21 @@ from typing import Any
 import yaml
 from pydantic import PrivateAttr, ValidationError
 
-from batchscope.config.errors import explain
-from batchscope.config.schema import Config, Synthetic, location
+from batchscope.certificate.spec import CertificateSpec
+from batchscope.config.errors import explain, shown
+from batchscope.config.schema import Config, Synthetic, location, path_exists
+from batchscope.data.spec import CorpusSpec, ReviewsSpec, SplitSpec, SyntheticSpec, TokensSpec
 from batchscope.errors import UserError
-from batchscope.provenance.fingerprint import canonical_json, content_hash, without_places
-from batchscope.training.spec import TrainSpec
+from batchscope.evaluation.spec import EvaluationSpec
+from batchscope.insight.spec import AttentionSpec
+from batchscope.provenance.fingerprint import content_hash
+from batchscope.provenance.spec import Spec
+from batchscope.report.spec import FiguresSpec, GridCell, MapsSpec, ReportSpec, TablesSpec
+from batchscope.tracking import TrackingSpec
+from batchscope.training.spec import BudgetSpec, OptimizerSpec, ScheduleSpec, TrainSettings, TrainSpec
+
+PROTOCOL = ("study", "data", "models", "budget", "optimizer", "schedule", "engine", "tail", "determinism")
+"""Sections of the config that the page states as they are."""
 
 
 class Study(Config):
@@ -46,9 +56,9 @@ class Study(Config):
     def _resolved(self, memory: Path | None) -> dict["Cell", TrainSpec]:
         models = {name: model.spec(memory) for name, model in self.models.items()}
         same_for_all: dict[str, Any] = {
-            "budget": self.budget.spec(),
-            "optimizer": self.optimizer.model_dump(mode="json", exclude_none=True),
-            "schedule": self.schedule.model_dump(),
+            "budget": BudgetSpec.read(self.budget.model_dump()),
+            "optimizer": OptimizerSpec.read(self.optimizer.model_dump()),
+            "schedule": ScheduleSpec.read(self.schedule.model_dump()),
             "precision": self.precision,
             "engine": self.engine,
             "tail": self.tail,
@@ -77,156 +87,137 @@ class Study(Config):
         if not self._runs:
             first: dict[tuple[str, str], Cell] = {}
             self._runs |= {
-                cell: first.setdefault((cell.model, canonical_json(spec.to_dict())), cell)
+                cell: first.setdefault((cell.model, spec.identity()), cell)
                 for cell, spec in self.train_specs(memory).items()
             }
         return self._runs
 
     # ----------------------------------------------------------------------------------- the specs
 
-    def corpus_spec(self, memory: Path | None = None) -> dict[str, Any]:
+    def corpus_spec(self, memory: Path | None = None) -> CorpusSpec:
         """What the corpus depends on; local files count by content."""
-        spec: dict[str, Any] = {"kind": self.data.kind}
-        if self.data.kind == "synthetic":
-            spec["synthetic"] = (self.data.synthetic or Synthetic()).model_dump()
+        data = self.data
+        fields: dict[str, Any] = {"kind": data.kind}
+        if data.kind == "synthetic":
+            fields["synthetic"] = SyntheticSpec.read((data.synthetic or Synthetic()).model_dump())
         else:
-            spec |= {"source": self.data.source, "text": self.data.text, "label": self.data.label}
-        if self.data.kind == "hub":
-            spec["revision"] = self.data.revision or "main"
-        if self.data.kind == "local":
-            spec["content"] = content_hash(Path(self.data.source).expanduser(), memory)
-        if self.data.sample is not None:
-            spec |= {"sample": self.data.sample, "sample_seed": self.data.split.seed}
-        return spec
+            fields |= {"source": data.source, "text": data.text, "label": data.label}
+        if data.kind == "hub":
+            fields["revision"] = data.revision or "main"
+        if data.kind == "local":
+            fields["content"] = content_hash(Path(data.source).expanduser(), memory)
+        if data.sample is not None:
+            fields |= {"sample": data.sample, "sample_seed": data.split.seed}
+        return CorpusSpec(**fields)
 
-    def split_spec(self) -> dict[str, Any]:
+    def split_spec(self) -> SplitSpec:
         """What the division into train, validation and test depends on."""
-        return self.data.split.model_dump()
+        return SplitSpec.read(self.data.split.model_dump())
 
-    def tokens_spec(self, model: str, memory: Path | None = None) -> dict[str, Any]:
+    def tokens_spec(self, model: str, memory: Path | None = None) -> TokensSpec:
         """What one model's tokens depend on; for an encoder from scratch its size does not count."""
-        identity = {key: value for key, value in self.models[model].spec(memory).items() if key != "config"}
-        return {"model": identity, "max_length": self.data.max_length, "truncation": self.data.truncation}
+        identity = self.models[model].spec(memory).model_copy(update={"config": None})
+        return TokensSpec(model=identity, max_length=self.data.max_length, truncation=self.data.truncation)
 
-    def reviews_spec(self) -> dict[str, Any]:
+    def reviews_spec(self) -> ReviewsSpec:
         """What the choice of reviews for the attention maps depends on."""
-        return {"texts": self.attention.texts}
+        return ReviewsSpec(texts=tuple(self.attention.texts))
 
-    def attention_spec(self) -> dict[str, Any]:
+    def attention_spec(self) -> AttentionSpec:
         """What a run's attention depends on besides its checkpoint and the reviews: how these are cut."""
-        return {"max_length": self.data.max_length, "truncation": self.data.truncation}
+        return AttentionSpec(max_length=self.data.max_length, truncation=self.data.truncation)
 
-    def certificate_spec(self, model: str, memory: Path | None = None) -> dict[str, Any]:
+    def certificate_spec(self, model: str, memory: Path | None = None) -> CertificateSpec:
         """What a model's certificate depends on besides its tokens: nothing of the grid but the first seed."""
-        return {"model": self.models[model].spec(memory), "seed": self.seeds[0], "precision": self.precision}
+        return CertificateSpec(model=self.models[model].spec(memory), seed=self.seeds[0], precision=self.precision)
 
-    def evaluation_spec(self) -> dict[str, Any]:
+    def evaluation_spec(self) -> EvaluationSpec:
         """What a run's predictions depend on besides its checkpoints and tokens."""
-        return {"precision": self.precision}
+        return EvaluationSpec(precision=self.precision)
 
-    def maps_spec(self) -> dict[str, Any]:
+    def maps_spec(self) -> MapsSpec:
         """What a run's attention maps depend on besides its attention."""
-        return {"names": self.review_names()}
+        return MapsSpec(names=self.review_names())
 
-    def tables_spec(self, memory: Path | None = None) -> dict[str, Any]:
+    def tables_spec(self, memory: Path | None = None) -> TablesSpec:
         """What the tables depend on besides the runs: the grid, and which cell reads which run."""
         learning_rates = {cell: spec.learning_rate for cell, spec in self.train_specs(memory).items()}
-        return {
-            "cells": [
-                {
-                    "model": cell.model,
-                    "batch": cell.batch,
-                    "policy": cell.policy,
-                    "seed": cell.seed,
-                    "learning_rate": learning_rates[cell],
-                    "run": run.path,
-                    "shared": run != cell,
-                }
+        return TablesSpec(
+            cells=tuple(
+                GridCell(
+                    model=cell.model,
+                    batch=cell.batch,
+                    policy=cell.policy,
+                    seed=cell.seed,
+                    learning_rate=learning_rates[cell],
+                    run=run.path,
+                    shared=run != cell,
+                )
                 for cell, run in self.runs(memory).items()
-            ]
-        }
+            )
+        )
 
-    def figures_spec(self, memory: Path | None = None) -> dict[str, Any]:
+    def figures_spec(self, memory: Path | None = None) -> FiguresSpec:
         """What the figures depend on besides tables and attention: the grid, what is drawn, the colours."""
-        return self.tables_spec(memory) | {
-            "review_names": self.review_names(),
-            "noise_scale": self.noise_scale,
-            "report": {"palette": self.report.palette},
-        }
+        return FiguresSpec(
+            cells=self.tables_spec(memory).cells,
+            review_names=self.review_names(),
+            noise_scale=self.noise_scale,
+            palette=tuple(self.report.palette),
+        )
 
-    def report_spec(self, memory: Path | None = None) -> dict[str, Any]:
+    def report_spec(self, memory: Path | None = None) -> ReportSpec:
         """What the page depends on besides tables and figures: the protocol in words, and the title."""
-        shown = {
-            "study",
-            "data",
-            "models",
-            "budget",
-            "optimizer",
-            "schedule",
-            "engine",
-            "tail",
-            "determinism",
-            "report",
-        }
-        return self.figures_spec(memory) | self.model_dump(mode="json", exclude_none=True, include=shown)
+        return ReportSpec(
+            **dict(self.figures_spec(memory)),
+            title=self.report.title,
+            **{name: getattr(self, name) for name in PROTOCOL},
+        )
 
-    def job_specs(self, memory: Path | None = None) -> dict[str, str]:
-        """Every job of the study, such as ``train/bert/bs64/constant/seed1`` → its spec as canonical JSON."""
-        specs = {
+    def tracking_spec(self, cell: "Cell") -> TrackingSpec:
+        """What a run's entry in Weights & Biases depends on besides its files: whose it is and what it is called."""
+        return TrackingSpec(
+            **self.tracking.model_dump(),
+            study=self.study,
+            model=cell.model,
+            batch=cell.batch,
+            policy=cell.policy,
+            seed=cell.seed,
+        )
+
+    def train_settings(self) -> TrainSettings:
+        """What a training may use but its result does not depend on; it stays out of every spec."""
+        return TrainSettings(
+            physical_batch_size=self.physical_batch_size,
+            device=self.device,
+            gpus=self.gpus,
+            save_every=self.save_every,
+        )
+
+    def job_specs(self, memory: Path | None = None) -> dict[str, Spec]:
+        """Every job of the study, such as ``train/bert/bs64/constant/seed1`` → its spec; equal jobs share it."""
+        specs: dict[str, Spec] = {
             "corpus": self.corpus_spec(memory),
             "split": self.split_spec(),
-            "audit": {},
+            "audit": Spec(),
             "reviews": self.reviews_spec(),
             "tables": self.tables_spec(memory),
             "figures": self.figures_spec(memory),
             "report": self.report_spec(memory),
         }
-        specs |= {f"tokenize/{model}": self.tokens_spec(model, memory) for model in self.models}
-        specs |= {f"certify/{model}": self.certificate_spec(model, memory) for model in self.models}
-        specs |= {f"train/{cell.path}": spec.to_dict() for cell, spec in self.train_specs(memory).items()}
-        texts = {job: canonical_json(without_places(spec)) for job, spec in specs.items()}
-        same_for_all = {
-            "evaluate": canonical_json(self.evaluation_spec()),
-            "attention": canonical_json(self.attention_spec()),
-            "maps": canonical_json(self.maps_spec()),
-        }
-        for cell in self.cells():
-            texts |= {f"{verb}/{cell.path}": text for verb, text in same_for_all.items()}
-            texts[f"track/{cell.path}"] = canonical_json(self.tracking_spec(cell))
-        return texts
-
-    def settings(self, cell: "Cell") -> dict[str, Any]:
-        """What a training may use but its result does not depend on; it stays out of every spec."""
-        return (
-            {
-                "physical_batch_size": self.physical_batch_size,
-                "device": self.device,
-                "gpus": self.gpus,
-                "save_every": self.save_every,
+        for model in self.models:
+            specs[f"tokenize/{model}"] = self.tokens_spec(model, memory)
+            specs[f"certify/{model}"] = self.certificate_spec(model, memory)
+        evaluation, attention, maps = self.evaluation_spec(), self.attention_spec(), self.maps_spec()
+        for cell, training in self.train_specs(memory).items():
+            specs |= {
+                f"train/{cell.path}": training,
+                f"evaluate/{cell.path}": evaluation,
+                f"attention/{cell.path}": attention,
+                f"maps/{cell.path}": maps,
+                f"track/{cell.path}": self.tracking_spec(cell),
             }
-            | self.tracking_spec(cell)
-            | self.model_place(cell.model)
-        )
-
-    def tracking_spec(self, cell: "Cell") -> dict[str, Any]:
-        """What a run's entry in Weights & Biases depends on besides its files: whose it is and what it is called."""
-        return {
-            "tracking": self.tracking.model_dump(exclude_none=True),
-            "study": self.study,
-            "model": cell.model,
-            "batch": cell.batch,
-            "policy": cell.policy,
-            "seed": cell.seed,
-        }
-
-    def model_place(self, model: str) -> dict[str, str]:
-        """Where a model's weights lie, if in a folder of the user's: its content is in the specs, its path is not."""
-        checkpoint = self.models[model].checkpoint
-        return {"checkpoint": checkpoint} if checkpoint and location(checkpoint) == "local" else {}
-
-    def data_place(self) -> dict[str, str]:
-        """Where the reviews lie, if that is a file or folder of the user's."""
-        return {"source": self.data.source} if self.data.kind == "local" else {}
+        return specs
 
     @property
     def model_threads(self) -> int:
@@ -239,15 +230,15 @@ class Study(Config):
         """Whether the study has attention maps of this run."""
         return self.attention.maps == "all" or run.seed == self.seeds[0]
 
-    def review_names(self) -> list[str]:
+    def review_names(self) -> tuple[str, ...]:
         """File names of the reviews with attention maps."""
-        own = [f"text{number}" for number in range(1, len(self.attention.texts) + 1)]
-        return own or ["confident_correct", "confident_wrong", "undecided"]
+        own = tuple(f"text{number}" for number in range(1, len(self.attention.texts) + 1))
+        return own or ("confident_correct", "confident_wrong", "undecided")
 
     # ------------------------------------------------------------------------------------- reading
 
     @classmethod
-    def from_mapping(cls, config: Mapping[str, Any]) -> "Study":
+    def from_mapping(cls, config: Mapping[str, object]) -> "Study":
         """Validate a parsed config. Raises UserError with one line per mistake, each naming its key."""
         try:
             study = cls.model_validate(dict(config))
@@ -273,8 +264,8 @@ class Study(Config):
         for key, source in [("data.source", self.data.source)] + [
             (f"models.{name}.checkpoint", model.checkpoint) for name, model in self.models.items() if model.checkpoint
         ]:
-            if source != "synthetic" and location(source) == "local" and not Path(source).expanduser().exists():
-                raise UserError(f"{key}: there is no file or folder {source!r}; a hub id looks like 'owner/name'")
+            if source != "synthetic" and location(source) == "local" and not path_exists(source):
+                raise UserError(f"{key}: there is no file or folder {shown(source)}; a hub id looks like 'owner/name'")
 
 
 @dataclass(frozen=True)

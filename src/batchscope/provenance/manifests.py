@@ -8,8 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from batchscope.data.spec import TokensSpec
 from batchscope.files import read_json
-from batchscope.provenance.fingerprint import PACKAGE, canonical_json, digest, file_hash, without_places
+from batchscope.model.records import LoadingReport
+from batchscope.model.spec import ModelSpec
+from batchscope.provenance.code import PACKAGE
+from batchscope.provenance.fingerprint import canonical_json, digest, file_hash, without_places
+from batchscope.provenance.records import Git, InitialWeights, RunManifest, TokensManifest
+from batchscope.training.records import TrainFacts
 from batchscope.training.spec import TrainSpec
 
 try:
@@ -18,59 +24,78 @@ except ImportError:
     pynvml = None
 
 LIBRARIES = ("batchscope", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
-DEVICE_FACTS = ("device", "precision", "determinism", "physical_batch_size", "ranks")
 
 
-def tokens_manifest(spec: dict[str, Any], code: str, corpus: Path, split: Path) -> dict[str, Any]:
-    """Spec, code, the hashes of corpus and split, and the fingerprint of all these."""
-    parts = {"spec": without_places(spec), "code": code, "corpus": file_hash(corpus), "split": file_hash(split)}
-    return parts | {"fingerprint": digest(canonical_json(parts))}
+def tokens_manifest(spec: TokensSpec, code: str, corpus: Path, split: Path) -> TokensManifest:
+    """The manifest of a model's tokens, but for the hashes of its files."""
+    identity: dict[str, Any] = {"spec": without_places(spec.plain()), "code": code}
+    identity |= {"corpus": file_hash(corpus), "split": file_hash(split)}
+    return {
+        "spec": identity["spec"],
+        "code": code,
+        "corpus": identity["corpus"],
+        "split": identity["split"],
+        "fingerprint": digest(canonical_json(identity)),
+    }
 
 
 def run_fingerprint(spec: TrainSpec, code: str, tokens_folder: Path, hash_of: Callable[[Path], str] = file_hash) -> str:
     """Hash of all that a run's files depend on: spec, code, and the tokens that training and validation read."""
     read = [hash_of(tokens_folder / f"{split}.arrow") for split in ("train", "validation")]
-    return digest(canonical_json([without_places(spec.to_dict()), code, *read]))
+    return digest(canonical_json([without_places(spec.plain()), code, *read]))
 
 
 def run_manifest(
-    spec: TrainSpec, code: str, fingerprint: str, facts: dict[str, Any], device_type: str, tokens_folder: Path
-) -> dict[str, Any]:
+    spec: TrainSpec,
+    code: str,
+    fingerprint: str,
+    facts: TrainFacts,
+    tokens_folder: Path,
+    loading: LoadingReport | None = None,
+) -> RunManifest:
     """The manifest of a finished run, but for the hashes of its own files.
 
     ``facts`` is what ``train.json`` holds. ``corpus`` and ``split`` are hashes of the files that the tokens were made
     of, null where the tokens do not say; ``driver`` is the version of NVIDIA's driver where the run was on its GPU;
-    ``git`` is null outside a checkout.
+    ``git`` is null outside a checkout. ``loading`` is the report of a pretrained encoder.
     """
     source = tokens_folder / "manifest.json"
     tokens = read_json(source) if source.is_file() else {}
     return {
-        "spec": spec.to_dict(),
+        "spec": spec.plain(),
         "code": code,
         "fingerprint": fingerprint,
-        "initial_weights": _initial_weights(spec.model),
+        "initial_weights": {**_initial_weights(spec.model), **({"loading": loading} if loading else {})},
         "corpus": tokens.get("corpus"),
         "split": tokens.get("split"),
         "tokens": {path.stem: file_hash(path) for path in sorted(tokens_folder.glob("*.arrow"))},
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
         "platform": platform.platform(),
-        "driver": _driver() if device_type == "cuda" else None,
+        "driver": _driver() if facts["device_type"] == "cuda" else None,
         "git": _git_state(),
         "reused_from": None,
-    } | {key: facts[key] for key in DEVICE_FACTS}
+        "device": facts["device"],
+        "device_type": facts["device_type"],
+        "precision": facts["precision"],
+        "determinism": facts["determinism"],
+        "physical_batch_size": facts["physical_batch_size"],
+        "ranks": facts["ranks"],
+    }
 
 
-def _initial_weights(model: dict[str, Any]) -> dict[str, Any]:
+def _initial_weights(model: ModelSpec) -> InitialWeights:
     """What the training began with: content hash of a folder, commit of a hub id, or the seed's random weights."""
-    if "architecture" in model:
-        return {"random": model["architecture"]}
-    if "content" in model:
-        return {"checkpoint": model["checkpoint"], "content": model["content"]}
-    from transformers.utils.hub import try_to_load_from_cache
+    if model.architecture is not None:
+        return {"random": model.architecture}
+    assert model.checkpoint is not None
+    if model.content is not None:
+        return {"checkpoint": model.checkpoint, "content": model.content}
+    from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(model["checkpoint"], "config.json", revision=model["revision"])
+    revision = model.revision or "main"
+    cached = try_to_load_from_cache(model.checkpoint, "config.json", revision=revision)
     commit = Path(cached).parent.name if isinstance(cached, str | os.PathLike) else None
-    return {"checkpoint": model["checkpoint"], "revision": model["revision"], "commit": commit}
+    return {"checkpoint": model.checkpoint, "revision": revision, "commit": commit}
 
 
 def _version(library: str) -> str | None:
@@ -95,7 +120,7 @@ def _driver() -> str | None:
         return None
 
 
-def _git_state() -> dict[str, Any] | None:
+def _git_state() -> Git | None:
     """Revision of the checkout the package is in; None where there is no git or no checkout."""
     try:
         revision = _git("rev-parse", "HEAD")

@@ -1,30 +1,55 @@
 """What the workflow would run now, and why: `batchscope plan`.
 
 Which jobs run is Snakemake's answer, asked in a dry run with a logger of its own (``workflow/logger``). Why is the
-difference between the spec and the code that each job would be given and those in the record of its files.
+difference between the spec and the code that the job file has for each job and those in the record of its files.
 """
 
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 from batchscope.errors import UserError
 from batchscope.files import read_json
-from batchscope.provenance.fingerprint import PACKAGE, describe_code
-from batchscope.provenance.stages import FOLDER, STAGES, read_record
+from batchscope.provenance.code import PACKAGE, describe_code
+from batchscope.provenance.jobs import JOB_FILES, JobFile, read_job_file
+from batchscope.provenance.records import CodeDescription
+from batchscope.provenance.stages import STAGES, read_record, verb_of
 
 REPOSITORY = PACKAGE.parents[1]
 MISSING, UPDATED, UPSTREAM = "Missing output files", "Updated input files", "Input files updated by another job"
+
+
+class Cause(TypedDict):
+    """Why a job runs; ``in_words`` says it in a line."""
+
+    kind: Literal["new", "missing", "input", "upstream", "spec", "code", "library", "snakemake"]
+    files: NotRequired[list[str]]
+    """``missing`` and ``input``: the files that are missing or changed."""
+    jobs: NotRequired[list[str]]
+    """``upstream``: the jobs that run before it."""
+    field: NotRequired[str]
+    """``spec`` and ``library``: what differs; a dotted path, or a library."""
+    old: NotRequired[object]
+    new: NotRequired[object]
+    """``spec`` and ``library``: its values; None is unset."""
+    added: NotRequired[int]
+    removed: NotRequired[int]
+    """``spec``: of a list of mappings, such as the cells of a grid, how many entries came and went."""
+    module: NotRequired[str]
+    name: NotRequired[str | None]
+    """``code``: the definition that differs; None where that is not known."""
+    change: NotRequired[str]
+    """``code``: ``added``, ``changed`` or ``removed``."""
+    reason: NotRequired[str]
+    """``snakemake``: its own words."""
 
 
 @dataclass
@@ -35,26 +60,29 @@ class PlannedJob:
     wildcards: dict[str, str]
     name: str
     """Verb and subject: ``train/bert/bs64/constant/seed1``."""
-    causes: list[dict[str, Any]] = field(default_factory=list)
-    """Why it runs: ``kind`` and what belongs to it; ``in_words`` says it in a line."""
+    causes: list[Cause] = field(default_factory=list)
     reuses: str | None = None
     """Folder of finished work with the same fingerprint, whose files this job will take."""
     seconds: float | None = None
     """Predicted duration; None where there is no earlier measurement."""
-    command: dict[str, str] = field(default_factory=dict)
-    """Options of the verb as Snakemake would give them."""
-    output: list[str] = field(default_factory=list)
 
 
-def planned_jobs(configfiles: Sequence[Path], snakemake_arguments: Sequence[str] = ()) -> list[PlannedJob]:
-    """Every job that Snakemake would run in this folder with these configs, and why. Raises UserError if it refuses."""
-    events = dry_run(configfiles, snakemake_arguments)
+def planned_jobs(
+    configfiles: Sequence[Path], snakemake_arguments: Sequence[str] = ()
+) -> tuple[list[PlannedJob], JobFile]:
+    """Every job that Snakemake would run in this folder with these configs, and why; and the job file they would read.
+
+    Raises UserError if Snakemake refuses.
+    """
+    events, jobs = dry_run(configfiles, snakemake_arguments)
     makers = {path: _name(event) for event in events for path in _paths(event["output"])}
-    return [_planned(event, makers) for event in events if event["log"]]
+    return [_planned(event, makers, jobs) for event in events if event["log"]], jobs
 
 
-def dry_run(configfiles: Sequence[Path], snakemake_arguments: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The jobs of `snakemake --dry-run` as its log events tell them."""
+def dry_run(
+    configfiles: Sequence[Path], snakemake_arguments: Sequence[str] = ()
+) -> tuple[list[dict[str, Any]], JobFile]:
+    """The jobs of `snakemake --dry-run` as its log events tell them, and the job file that it wrote."""
     if not (REPOSITORY / "Snakefile").is_file():
         raise UserError(f"plan needs the repository: there is no Snakefile in {REPOSITORY}")
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +94,7 @@ def dry_run(configfiles: Sequence[Path], snakemake_arguments: Sequence[str] = ()
         path = os.pathsep.join(filter(None, [str(REPOSITORY / "workflow/logger"), os.environ.get("PYTHONPATH")]))
         done = subprocess.run(
             [str(part) for part in [*command, *snakemake_arguments]],
-            env=os.environ | {"BATCHSCOPE_JOBS": str(lines), "PYTHONPATH": path},
+            env=os.environ | {"BATCHSCOPE_JOB_LOG": str(lines), JOB_FILES: folder, "PYTHONPATH": path},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -74,21 +102,20 @@ def dry_run(configfiles: Sequence[Path], snakemake_arguments: Sequence[str] = ()
         )
         if done.returncode != 0:
             raise UserError(f"snakemake refuses:\n{done.stdout.strip()}")
-        return [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+        events = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+        return events, read_job_file(next(Path(folder).glob("*.json")))
 
 
-def _planned(event: dict[str, Any], makers: dict[str, str]) -> PlannedJob:
+def _planned(event: dict[str, Any], makers: dict[str, str], jobs: JobFile) -> PlannedJob:
     job = PlannedJob(event["rule_name"], event["wildcards"], _name(event))
-    job.command, job.output = _options(event["shellcmd"] or ""), _paths(event["output"])
-    record = read_record(Path(job.command["record"])) if "record" in job.command else None
+    record = read_record(jobs.layout.record(job.name))
     reasons = _reasons(event["reason"])
     if MISSING in reasons:
         job.causes.append({"kind": "missing", "files": reasons[MISSING]} if record else {"kind": "new"})
     if record:
-        spec = json.loads(job.command.get("spec", "{}"))
-        job.causes += differences(record["spec"], spec)
-        if record["code"] != job.command.get("code"):
-            job.causes += list(changed_code(job, record["code"]))
+        job.causes += differences(record["spec"], json.loads(jobs.identity(job.name)))
+        if record["code"] != jobs.code(job.name):
+            job.causes += list(changed_code(job.name, jobs.layout.code_record(record["code"])))
     if UPDATED in reasons:
         job.causes.append({"kind": "input", "files": reasons[UPDATED]})
     above = sorted({makers[path] for path in reasons.get(UPSTREAM, []) if path in makers})
@@ -104,7 +131,7 @@ def _otherwise(job: PlannedJob, reason: str) -> PlannedJob:
 
 
 def _name(event: dict[str, Any]) -> str:
-    """``verb/subject``, from where the job's log stands."""
+    """``verb/subject``, from the path of the job's log."""
     if not event["log"]:
         return str(event["rule_name"])
     path = event["log"][0].removesuffix(".log")
@@ -114,12 +141,6 @@ def _name(event: dict[str, Any]) -> str:
 def _paths(formatted: Sequence[str]) -> list[str]:
     """Paths without the flags that Snakemake shows behind them, as in ``train.json (update)``."""
     return [re.sub(r" \([a-z_, ]+\)$", "", path) for path in formatted]
-
-
-def _options(command: str) -> dict[str, str]:
-    """``--name value`` of a rule's shell command."""
-    words = shlex.split(command)
-    return {word[2:]: value for word, value in pairwise(words) if word.startswith("--")}
 
 
 def _reasons(text: str) -> dict[str, list[str]]:
@@ -134,8 +155,8 @@ def _reasons(text: str) -> dict[str, list[str]]:
 # -------------------------------------------------------------------------------------------------- differences
 
 
-def differences(old: Any, new: Any, path: str = "") -> list[dict[str, Any]]:
-    """What differs between two specs: ``field`` (dotted path), ``old`` and ``new``; None stands for unset.
+def differences(old: Any, new: Any, path: str = "") -> list[Cause]:
+    """What differs between two specs: ``field`` (dotted path), ``old`` and ``new``; None is unset.
 
     A list of mappings, such as the cells of a grid, differs by how many entries came and went.
     """
@@ -154,17 +175,15 @@ def differences(old: Any, new: Any, path: str = "") -> list[dict[str, Any]]:
     return [{"kind": "spec", "field": path, "old": old, "new": new}]
 
 
-def changed_code(job: PlannedJob, old_hash: str) -> Iterator[dict[str, Any]]:
+def changed_code(job: str, description: Path) -> Iterator[Cause]:
     """The definitions, templates and libraries that differ between the code of a job's files and the code here."""
-    verb = job.name.partition("/")[0]
-    record = Path(job.command["record"])
-    folder = next(parent for parent in record.parents if parent.name == FOLDER)
+    module = STAGES[verb_of(job)].module
     try:
-        old = read_json(folder / "code" / f"{old_hash}.json")
+        old: CodeDescription = read_json(description)
     except (OSError, ValueError):
-        yield {"kind": "code", "module": STAGES[verb].module, "name": None, "change": "changed"}
+        yield {"kind": "code", "module": module, "name": None, "change": "changed"}
         return
-    new = describe_code(STAGES[verb].module)
+    new = describe_code(module)
     for module in sorted(old["modules"].keys() | new["modules"].keys()):
         before, after = old["modules"].get(module, {}), new["modules"].get(module, {})
         for name, change in _changes(before, after):
@@ -184,7 +203,7 @@ def _changes(before: dict[str, str], after: dict[str, str]) -> Iterator[tuple[st
 # --------------------------------------------------------------------------------------------------- presentation
 
 
-def in_words(cause: dict[str, Any]) -> str:
+def in_words(cause: Cause) -> str:
     """A cause in one line."""
     match cause["kind"]:
         case "new":
@@ -221,7 +240,7 @@ def _value(value: Any) -> str:
 
 def as_json(jobs: list[PlannedJob]) -> str:
     """The plan for machines: ``jobs`` with the fields of PlannedJob, ``seconds`` in all, ``unmeasured`` jobs."""
-    told = [{key: value for key, value in asdict(job).items() if key not in ("command", "output")} for job in jobs]
+    told = [asdict(job) for job in jobs]
     seconds, unknown = total_seconds(jobs)
     return json.dumps({"jobs": told, "seconds": seconds, "unmeasured": unknown}, indent=2, ensure_ascii=False)
 

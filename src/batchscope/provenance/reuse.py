@@ -1,4 +1,4 @@
-"""Finished work found again by its fingerprint: under another name in its study, or in another study.
+"""Finds finished work by its fingerprint: under another name in its study, or in another study.
 
 ``results/`` is the store. The manifest of a run, and that of a model's tokens, names the fingerprint of all that the
 files depend on, and the hash of every file. A job that finds its fingerprint copies the files instead of making them:
@@ -8,9 +8,9 @@ a renamed policy, model or study costs seconds.
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 from batchscope.files import atomic, read_json, write_json
 from batchscope.provenance.fingerprint import file_hash
@@ -22,20 +22,42 @@ RUNS = f"*/runs/*/*/*/*/{MANIFEST}"
 TOKENS = f"*/tokens/*/{MANIFEST}"
 
 
+class StoredManifest(TypedDict):
+    """What the manifests of runs and of tokens have in common."""
+
+    spec: dict[str, object]
+    fingerprint: str
+    files: dict[str, str]
+    driver: NotRequired[str | None]
+    precision: NotRequired[str]
+    device_type: NotRequired[str]
+    """These three of a run alone."""
+
+
 def hashes(folder: Path) -> dict[str, str]:
     """Hash of every file of a folder by its relative name; for a manifest, which is not among them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
 
 
-def reuse(target: Path, fingerprint: str, results: Path, pattern: str) -> Path | None:
+def reuse(
+    target: Path,
+    fingerprint: str,
+    results: Path,
+    pattern: str,
+    differs: Callable[["StoredManifest"], str | None] = lambda manifest: None,
+) -> Path | None:
     """Give ``target`` the files of a finished folder with this fingerprint; that folder, or None if there is none.
 
-    ``pattern`` finds manifests under ``results``. A folder whose files are not what its manifest says is passed over.
-    Where ``target`` is that folder itself, its files stay. The manifest's ``reused_from`` names another one.
+    ``pattern`` finds manifests under ``results``. A folder whose files are not what its manifest says is passed over,
+    and so is one that ``differs`` gives a reason for. Where ``target`` is that folder itself, its files stay. The
+    manifest's ``reused_from`` names another one.
     """
     for source, manifest in manifests(results, pattern):
         if manifest["fingerprint"] != fingerprint:
+            continue
+        if reason := differs(manifest):
+            log.warning(f"{source} has the same fingerprint, but {reason}: it is not taken")
             continue
         try:
             for name, expected in manifest["files"].items():
@@ -51,7 +73,7 @@ def reuse(target: Path, fingerprint: str, results: Path, pattern: str) -> Path |
     return None
 
 
-def manifests(results: Path, pattern: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+def manifests(results: Path, pattern: str) -> Iterator[tuple[Path, StoredManifest]]:
     """Folder and manifest of all finished work that says what it was made of."""
     for path in sorted(results.glob(pattern)):
         try:
@@ -59,7 +81,7 @@ def manifests(results: Path, pattern: str) -> Iterator[tuple[Path, dict[str, Any
         except (OSError, ValueError):
             continue
         if isinstance(manifest, dict) and {"fingerprint", "files"} <= manifest.keys():
-            yield path.parent, manifest
+            yield path.parent, cast(StoredManifest, manifest)
 
 
 def _take(sources: list[Path], target: Path, expected: str) -> None:

@@ -5,14 +5,16 @@ is cloned anew. Each job therefore also writes ``fingerprints/{job}.json`` in th
 its files were made of. The Snakefile compares these with the config's, `batchscope plan` tells the difference.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from batchscope.files import read_json, write_json
-from batchscope.provenance.fingerprint import PLACES, canonical_json, describe_code, without_places
-
-FOLDER = "fingerprints"
+from batchscope.provenance.code import describe_code
+from batchscope.provenance.fingerprint import canonical_json, digest
+from batchscope.provenance.layout import Layout
+from batchscope.provenance.records import JobRecord
 
 
 class Stage(NamedTuple):
@@ -42,39 +44,52 @@ STAGES = {
 }
 
 
-def with_places(spec: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Put the paths back that a job needs and its spec leaves out: ``settings`` has them."""
-    target = spec.get("model", spec)
-    target |= {key: settings[key] for key in PLACES if key in settings}
+def example(verb: str) -> str:
+    """A job of the verb, for messages."""
+    if "{}" not in STAGES[verb].output:
+        return verb
+    return f"{verb}/bert/bs64/constant/seed1" if STAGES[verb].output.startswith("runs/") else f"{verb}/bert"
 
 
-def write_record(path: Path, verb: str, spec: dict[str, Any], code: str) -> None:
-    """Write what a job's files were made of; and once per version of the code its description, beside the records."""
-    folder = next(parent for parent in path.parents if parent.name == FOLDER)
-    description = folder / "code" / f"{code}.json"
+def write_record(layout: Layout, job: str, identity: str, code: str) -> None:
+    """Write what a job's files were made of; and once per version of the code its description, beside the records.
+
+    ``identity`` is ``Spec.identity`` of the job's spec.
+    """
+    description = layout.code_record(code)
     if not description.exists():
-        write_json(description, describe_code(STAGES[verb].module))
-    write_json(path, {"spec": without_places(spec), "code": code})
+        write_json(description, describe_code(STAGES[verb_of(job)].module))
+    record: JobRecord = {"spec": json.loads(identity), "code": code}
+    write_json(layout.record(job), record)
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """``spec`` and ``code`` of a job's record, None where there is no readable one."""
+def read_record(path: Path) -> JobRecord | None:
+    """A job's record, None where there is no readable one."""
     try:
         record = read_json(path)
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and {"spec", "code"} <= record.keys() else None
+    return record if isinstance(record, dict) and {"spec", "code"} <= record.keys() else None  # type: ignore[return-value]
 
 
-def strangers(study_folder: Path, specs: dict[str, str], codes: dict[str, str]) -> Iterator[tuple[str, str]]:
+def fingerprint_of(record: JobRecord) -> str:
+    """``Spec.fingerprint`` of the spec that a record holds."""
+    return digest(canonical_json(record["spec"]))
+
+
+def stale_jobs(layout: Layout, specs: Mapping[str, str], codes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """(job, one of its files) of every job whose files exist and were made of another spec or other code.
 
-    ``codes`` maps a verb to the hash of its code.
+    ``specs`` maps a job to the fingerprint of its spec, ``codes`` a verb to the hash of its code.
     """
     for job, spec in specs.items():
-        verb, _, subject = job.partition("/")
-        record = read_record(study_folder / FOLDER / f"{job}.json")
-        if record and (record["code"] != codes[verb] or canonical_json(record["spec"]) != spec):
-            output = study_folder / STAGES[verb].output.format(subject)
+        record = read_record(layout.record(job))
+        if record and (record["code"] != codes[verb_of(job)] or fingerprint_of(record) != spec):
+            output = layout.study / STAGES[verb_of(job)].output.format(job.partition("/")[2])
             if output.exists():
                 yield job, str(output)
+
+
+def verb_of(job: str) -> str:
+    """``train`` of ``train/bert/bs64/constant/seed1``."""
+    return job.partition("/")[0]

@@ -6,7 +6,7 @@ absolute): another number of threads or another device adds up in another order.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,11 +17,16 @@ from batchscope.errors import UserError
 from batchscope.evaluation.evaluate import CHECKPOINTS, SPLITS
 from batchscope.evaluation.metrics import measure
 from batchscope.evaluation.predict import predict
+from batchscope.evaluation.records import Measures, Metrics
 from batchscope.files import read_json
 from batchscope.hardware.device import device_name, pick_device
 from batchscope.model.checkpoint import load_checkpoint
 from batchscope.provenance.fingerprint import file_hash
+from batchscope.provenance.layout import Layout, checkpoints_of
+from batchscope.provenance.records import RunManifest
 
+COUNTS: tuple[Literal["examples", "correct"], ...] = ("examples", "correct")
+MEANS: tuple[Literal["loss", "nll", "brier"], ...] = ("loss", "nll", "brier")
 TOLERANCES = {"float32": {"logit": 1e-3, "loss": 1e-4}, "bfloat16": {"logit": 0.25, "loss": 1e-2}}
 
 
@@ -40,7 +45,8 @@ def verify_run(run: Path, device_wanted: str) -> list[Check]:
 
     ``run`` is ``results/{study}/runs/{model}/bs{batch}/{policy}/seed{seed}``. Raises UserError if it is not finished.
     """
-    manifest, metrics = (_read(run / name) for name in ("manifest.json", "metrics.json"))
+    manifest: RunManifest = _read(run / "manifest.json")
+    metrics: Metrics = _read(run / "metrics.json")
     checks = list(_hashes(run, manifest))
     if all(check.passed for check in checks):
         checks += _numbers(run, manifest, metrics, pick_device(device_wanted))
@@ -64,14 +70,14 @@ def table(results: dict[Path, list[Check]]) -> str:
     return "\n".join(lines)
 
 
-def _hashes(run: Path, manifest: dict[str, Any]) -> Iterator[Check]:
+def _hashes(run: Path, manifest: RunManifest) -> Iterator[Check]:
     """Files against the hashes in the manifest: the run's own, its tokens, the corpus and split these were made of."""
-    study = run.absolute().parents[4]
+    layout = Layout.of_run(run)
     expected = {run / name: digest for name, digest in manifest.get("files", {}).items()}
     expected |= {_tokens_folder(run) / f"{split}.arrow": digest for split, digest in manifest["tokens"].items()}
-    for name in ("corpus", "split"):
-        if manifest.get(name):
-            expected[study / f"data/{name}.parquet"] = manifest[name]
+    for digest, path in ((manifest["corpus"], layout.corpus), (manifest["split"], layout.split)):
+        if digest:
+            expected[path] = digest
     changed = [str(path) for path, digest in expected.items() if not path.is_file() or file_hash(path) != digest]
     if changed:
         yield Check("files", False, f"missing, or not what the manifest says: {', '.join(changed)}")
@@ -79,15 +85,18 @@ def _hashes(run: Path, manifest: dict[str, Any]) -> Iterator[Check]:
         yield Check("files", True, f"{len(expected)} hashes are those of the manifest")
 
 
-def _numbers(run: Path, manifest: dict[str, Any], metrics: dict[str, Any], device: torch.device) -> Iterator[Check]:
+def _numbers(run: Path, manifest: RunManifest, metrics: Metrics, device: torch.device) -> Iterator[Check]:
     """Metrics against predictions, and both against what the checkpoints predict now."""
     predictions = pq.read_table(run / "predictions.parquet").to_pandas()
     columns = [name for name in predictions.columns if name.startswith("logit_")]
-    precision = manifest["precision"]
+    made = metrics["computed_with"]
+    precision = made["precision"]
     tolerance = TOLERANCES[precision]
-    where = "" if device_name(device) == manifest["device"] else f" (made on {manifest['device']})"
+    where = "" if device_name(device) == made["device"] else f" (made on {made['device']})"
+    if (made["precision"], made["device"]) != (manifest["precision"], manifest["device"]):
+        where += f"; trained in {manifest['precision']} on {manifest['device']}, predicted in {precision}"
     for checkpoint in CHECKPOINTS:
-        model, _ = load_checkpoint(run / "checkpoints" / f"{checkpoint}.safetensors", device)
+        model, _ = load_checkpoint(checkpoints_of(run)[checkpoint], device)
         for split in SPLITS:
             recorded = metrics[split][checkpoint]
             stored = predictions[(predictions.split == split) & (predictions.checkpoint == checkpoint)]
@@ -104,14 +113,14 @@ def _numbers(run: Path, manifest: dict[str, Any], metrics: dict[str, Any], devic
             yield check._replace(detail=check.detail + where)
 
 
-def _same(subject: str, recorded: dict[str, Any], now: dict[str, Any], tolerance: float) -> Check:
+def _same(subject: str, recorded: Measures, now: Measures, tolerance: float) -> Check:
     """Counts exactly, the rest within the tolerance."""
-    for name in ("examples", "correct"):
+    for name in COUNTS:
         if recorded[name] != now[name]:
             return Check(subject, False, f"{name} is {recorded[name]:,} in metrics.json and {now[name]:,} now")
-    for name in ("loss", "nll", "brier"):
-        if not abs(recorded[name] - now[name]) <= tolerance:
-            return Check(subject, False, f"{name} is {recorded[name]:.6f} in metrics.json and {now[name]:.6f} now")
+    for mean in MEANS:
+        if not abs(recorded[mean] - now[mean]) <= tolerance:
+            return Check(subject, False, f"{mean} is {recorded[mean]:.6f} in metrics.json and {now[mean]:.6f} now")
     found = f"{now['correct']:,} of {now['examples']:,} correct, loss {now['loss']:.6f}"
     return Check(subject, True, f"{found}, off by {abs(recorded['loss'] - now['loss']):.1g}")
 
@@ -125,16 +134,14 @@ def _furthest(stored: np.ndarray, stored_id: np.ndarray, logits: np.ndarray, exa
 
 
 def _tokens_folder(run: Path) -> Path:
-    study, model = run.absolute().parents[4], run.absolute().parents[2].name
-    return study / "tokens" / model
+    return Layout.of_run(run).tokens(run.absolute().parents[2].name)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Any:
     try:
-        value: dict[str, Any] = read_json(path)
+        return read_json(path)
     except (OSError, ValueError):
         raise UserError(
             f"{path.parent} is not a finished run: {path.name} is missing or damaged. A run's folder looks like "
             "results/demo/runs/bert/bs64/constant/seed1"
         ) from None
-    return value

@@ -1,4 +1,4 @@
-"""A Snakemake logger that writes every job of a (dry) run as one line of JSON to the file ``BATCHSCOPE_JOBS``.
+"""A Snakemake logger that writes every job of a (dry) run as one line of JSON to the file ``BATCHSCOPE_JOB_LOG``.
 
 `batchscope plan` runs Snakemake with it: what Snakemake would do is told by Snakemake, in its own log events.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-FIELDS = ("rule_name", "wildcards", "input", "output", "log", "reason", "shellcmd")
+FIELDS = ("rule_name", "wildcards", "input", "output", "log", "reason")
 
 
 class LogHandler(LogHandlerBase):
@@ -24,7 +24,7 @@ class LogHandler(LogHandlerBase):
     needs_rulegraph = False
 
     def __post_init__(self) -> None:
-        self.lines = Path(os.environ["BATCHSCOPE_JOBS"])
+        self.lines = Path(os.environ["BATCHSCOPE_JOB_LOG"])
 
     def emit(self, record: LogRecord) -> None:
         """Write the job of a JOB_INFO event."""

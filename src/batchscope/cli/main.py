@@ -1,0 +1,137 @@
+"""The command line: ``batchscope VERB``."""
+
+import argparse
+import gc
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from batchscope import __version__
+from batchscope.cli import people, stages
+from batchscope.errors import UserError
+from batchscope.provenance.code import code_hash
+from batchscope.provenance.jobs import read_job_file
+from batchscope.provenance.stages import STAGES, example, verb_of, write_record
+from batchscope.training.launch import is_rank
+from batchscope.training.stop import EXIT_STATUS, Stopped
+
+log = logging.getLogger("batchscope")
+STARTED = time.time() - time.process_time()  # of the process: what came before this line was CPU work
+NOISY = ("httpx", "httpx2", "datasets", "matplotlib", "fontTools")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="batchscope",
+        description="What does the target batch size really do when you fine-tune a text encoder? People call "
+        f"{', '.join(people.VERBS)}; the other verbs are the steps of the workflow, which `snakemake` calls for you.",
+    )
+    top.add_argument("--version", action="version", version=f"batchscope {__version__}")
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
+    for name, stage in stages.VERBS.items():
+        verb = verbs.add_parser(name, help=stage.__doc__, description=stage.__doc__)
+        verb.add_argument("--jobs", type=Path, required=True, metavar="FILE", help="job file that the workflow wrote")
+        verb.add_argument("--job", required=True, metavar="NAME", help=f"such as {example(name)}")
+        verb.add_argument("--threads", type=int, metavar="N", help="CPU threads (all of them if not given)")
+        verb.add_argument("--runtime", type=float, metavar="MINUTES", help="wall-time limit of the job")
+    _add_people(verbs)
+    return top
+
+
+def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    plan, fetch, verify = (
+        verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__) for name, verb in people.VERBS.items()
+    )
+    plan.add_argument("--configfile", type=Path, nargs="+", default=[], metavar="YAML", help="as for snakemake")
+    plan.add_argument("--json", action="store_true", help="for machines")
+    plan.add_argument("SNAKEMAKE", nargs="*", help="after --: further arguments for snakemake")
+    fetch.add_argument("--configfile", type=Path, required=True, metavar="YAML", help="the study's config")
+    fetch.add_argument("--cache", type=Path, metavar="FOLDER", help="instead of HF_HOME")
+    verify.add_argument("FOLDER", type=Path, help="folder of a run; with --all that of a study")
+    verify.add_argument("--all", action="store_true", help="every finished run of the study")
+    verify.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where the model runs")
+    verify.add_argument("--threads", type=int, metavar="N", help="CPU threads (all of them if not given)")
+
+
+def run_stage(arguments: argparse.Namespace) -> None:
+    """Do one job of the workflow; log its seconds, and those from the start of the process to the start of the work."""
+    jobs = read_job_file(arguments.jobs)
+    task = stages.Task(jobs, arguments.job, arguments.threads, arguments.runtime, STARTED)
+    if verb_of(task.name) != arguments.verb:
+        raise UserError(f"--job {task.name} is not a job of `batchscope {arguments.verb}`")
+    began = time.time()
+    with recorded(task), stages.alone(task):
+        if not stages.is_done(task):
+            with leased(task):
+                with without_garbage_collection():
+                    work = stages.VERBS[arguments.verb](task)
+                began = time.time()
+                work()
+    seconds, start_up = time.time() - began, began - STARTED
+    log.info(f"batchscope {arguments.verb}: done in {seconds:.2f} s (start-up {start_up:.2f} s)")
+
+
+@contextmanager
+def recorded(task: stages.Task) -> Iterator[None]:
+    """Refuse to run other code than the workflow saw; record spec and code beside the files once they are written."""
+    if is_rank():
+        yield
+        return
+    identity = task.jobs.identity(task.name)
+    if task.code != code_hash(STAGES[verb_of(task.name)].module):
+        raise UserError(
+            "the code of this stage, or a library it computes with, is not the one that the workflow was started with. "
+            "Start the workflow again: it will run what this changes"
+        )
+    yield
+    write_record(task.layout, task.name, identity, task.code)
+
+
+def leased(task: stages.Task) -> AbstractContextManager[object]:
+    """A lease on the GPUs of a job that runs a model, taken before torch sees them; nothing for the other jobs."""
+    verb = verb_of(task.name)
+    if verb not in stages.RUNS_A_MODEL or is_rank():
+        return nullcontext()
+    from batchscope.hardware.lease import leased_devices
+
+    settings = task.jobs.settings
+    return leased_devices(settings.device, settings.gpus if verb == "train" else 1)
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """For imports, whose objects all stay: collecting garbage among them takes a second with torch, twice."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a verb. A mistake of the user's ends with one message and exit status 1."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    for noisy in NOISY:
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
+    verb = arguments.verb
+    try:
+        if verb in stages.VERBS:
+            run_stage(arguments)
+        else:
+            people.VERBS[verb](arguments)
+    except UserError as error:
+        sys.exit(f"batchscope {verb}: {error}")
+    except Stopped as reason:
+        print(f"batchscope {verb}: {reason}", file=sys.stderr)
+        sys.exit(EXIT_STATUS)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        sys.exit(f"batchscope {verb}: {error.strerror}: {error.filename or 'while writing'}")

@@ -1,0 +1,39 @@
+"""The verbs that people call."""
+
+import argparse
+
+from batchscope.errors import UserError
+
+
+def plan(arguments: argparse.Namespace) -> None:
+    """Show what the workflow would run now and why, what it finds finished, and how long it will take."""
+    from batchscope.provenance.forecast import forecast
+    from batchscope.provenance.plan import as_json, as_table, planned_jobs
+
+    jobs, job_file = planned_jobs(arguments.configfile, arguments.SNAKEMAKE)
+    forecast(jobs, job_file)
+    print(as_json(jobs) if arguments.json else as_table(jobs))
+
+
+def fetch(arguments: argparse.Namespace) -> None:
+    """Download a study's models and data into a cache, for jobs on nodes without a network."""
+    from batchscope.data.fetch import fetch as run
+
+    run(arguments.configfile, arguments.cache)
+
+
+def verify(arguments: argparse.Namespace) -> None:
+    """Compute a run's metrics again from its checkpoints, and compare them and every hash with what is recorded."""
+    from batchscope.hardware.device import use_threads
+    from batchscope.provenance.verify import runs_of, table, verify_run
+
+    use_threads(arguments.threads)
+    folder = arguments.FOLDER
+    results = {run: verify_run(run, arguments.device) for run in (runs_of(folder) if arguments.all else [folder])}
+    print(table(results))
+    wrong = [run for run, checks in results.items() if not all(check.passed for check in checks)]
+    if wrong:
+        raise UserError(f"{len(wrong)} of {len(results)} runs are not what they say: {', '.join(map(str, wrong))}")
+
+
+VERBS = {verb.__name__: verb for verb in (plan, fetch, verify)}

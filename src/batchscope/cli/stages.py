@@ -1,0 +1,308 @@
+"""The verbs that the workflow calls: one per stage. Each reads files, writes files and knows nothing of later stages.
+
+A verb imports its stage only when it is called and returns the work that is then to be done, so that its log can tell
+the time of the work from that of the imports.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchscope.errors import UserError
+from batchscope.files import write_json
+from batchscope.provenance.jobs import JobFile
+from batchscope.provenance.layout import Layout, checkpoints_of
+from batchscope.training.launch import is_rank, launch
+from batchscope.training.stop import deadline
+
+log = logging.getLogger("batchscope")
+Work = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One job of the job file, and what Snakemake gives it."""
+
+    jobs: JobFile
+    name: str
+    """Such as ``train/bert/bs64/constant/seed1``."""
+    threads: int | None
+    """CPU threads; all of them if None."""
+    runtime: float | None
+    """Minutes after which the job is ended."""
+    started: float
+    """When the process started, in seconds since 1970."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where the study's files are."""
+        return self.jobs.layout
+
+    @property
+    def code(self) -> str:
+        """Hash of the stage's code, as the workflow saw it."""
+        return self.jobs.code(self.name)
+
+    @property
+    def subject(self) -> str:
+        """The model or the run that the job is for."""
+        return self.name.partition("/")[2]
+
+    @property
+    def model(self) -> str:
+        """The model that the job is for."""
+        return self.subject.partition("/")[0]
+
+    @property
+    def tokens(self) -> Path:
+        """Folder of the model's tokens."""
+        return self.layout.tokens(self.model)
+
+    @property
+    def run(self) -> Path:
+        """Folder of the run that the job is for."""
+        return self.layout.run(self.subject)
+
+
+def corpus(task: Task) -> Work:
+    """Read the reviews from their source into one table."""
+    from batchscope.data.corpus import build_corpus
+    from batchscope.data.spec import CorpusSpec
+
+    return lambda: build_corpus(task.jobs.spec(task.name, CorpusSpec), task.layout.corpus)
+
+
+def split(task: Task) -> Work:
+    """Divide the reviews into train, validation and test."""
+    from batchscope.data.spec import SplitSpec
+    from batchscope.data.split import make_split
+
+    return lambda: make_split(task.jobs.spec(task.name, SplitSpec), task.layout.corpus, task.layout.split)
+
+
+def tokenize(task: Task) -> Work:
+    """Turn the reviews into one model's tokens."""
+    from batchscope.data.spec import TokensSpec
+    from batchscope.data.tokenize import tokenize as run
+    from batchscope.provenance.manifests import tokens_manifest
+    from batchscope.provenance.reuse import MANIFEST, TOKENS, hashes, reuse
+
+    def work() -> None:
+        spec, layout = task.jobs.spec(task.name, TokensSpec), task.layout
+        manifest = tokens_manifest(spec, task.code, layout.corpus, layout.split)
+        found = reuse(task.tokens, manifest["fingerprint"], layout.results, TOKENS)
+        if found:
+            log.info(f"the same tokens are in {found}: taken from there")
+            return
+        run(spec, layout.corpus, layout.split, task.tokens)
+        write_json(task.tokens / MANIFEST, manifest | {"files": hashes(task.tokens), "reused_from": None})
+
+    return work
+
+
+def audit(task: Task) -> Work:
+    """Count what could mislead: class balance, truncation, duplicates within and across splits."""
+    from batchscope.data.audit import audit as run
+
+    layout, models = task.layout, task.jobs.subjects("tokenize")
+    tokens = {model: layout.tokens(model) for model in models}
+    return lambda: run(layout.corpus, layout.split, tokens, layout.audit)
+
+
+def reviews(task: Task) -> Work:
+    """Choose the reviews whose attention is drawn, the same for every run."""
+    from batchscope.data.reviews import choose_reviews
+    from batchscope.data.spec import ReviewsSpec
+
+    layout = task.layout
+    return lambda: choose_reviews(task.jobs.spec(task.name, ReviewsSpec), layout.corpus, layout.split, layout.reviews)
+
+
+def train(task: Task) -> Work:
+    """Train one run by gradient accumulation, unless a finished one with the same fingerprint is found."""
+    settings = task.jobs.settings
+    if settings.gpus > 1 and not is_rank():
+        return lambda: launch(settings.gpus, sys.argv[1:])
+    from batchscope.hardware.device import pick_place, use_threads
+    from batchscope.provenance.handover import prepare
+    from batchscope.provenance.manifests import run_fingerprint
+    from batchscope.tracking import Tracker, TrackingSpec
+    from batchscope.training.loop import train as run
+    from batchscope.training.spec import TrainSpec
+    from batchscope.training.state import workspace_folder
+
+    use_threads(task.threads)
+    spec, layout = task.jobs.spec(task.name, TrainSpec), task.layout
+    limit = deadline(task.runtime, task.started)
+
+    def prepare_later_stages(best: Path, last: Path) -> None:
+        # Several ranks would wait for one; strict kernels give other bits than those of the later stages.
+        if settings.gpus == 1 and spec.determinism is None:
+            prepare(task.jobs, task.subject, {"best": best, "last": last}, task.threads, limit)
+
+    def work() -> None:
+        tracking = task.jobs.spec(f"track/{task.subject}", TrackingSpec)
+        # Offline, the `track` rule replays the history when the training is done.
+        if tracking.mode != "online" or os.environ.get("RANK", "0") != "0":
+            tracking = tracking.model_copy(update={"mode": "disabled"})
+        fingerprint = run_fingerprint(spec, task.code, task.tokens)
+        place = pick_place(settings.device, spec.precision)
+        earlier = workspace_folder(layout.state, fingerprint, place) / "history.jsonl"
+        with Tracker(tracking, spec.plain(), fingerprint, layout.tracking, earlier) as tracker:
+            run(
+                spec,
+                task.code,
+                settings,
+                task.tokens,
+                task.run,
+                layout.state,
+                observe=tracker.log,
+                deadline=limit,
+                before_publish=prepare_later_stages,
+            )
+
+    return work
+
+
+def certify(task: Task) -> Work:
+    """Compare a model's accumulated gradients with the full batch's, and audit the installed peers."""
+    from batchscope.certificate.certify import certify as run
+    from batchscope.certificate.spec import CertificateSpec
+    from batchscope.certificate.verdict import terminal_table
+    from batchscope.hardware.device import use_threads
+
+    use_threads(task.threads)
+
+    def work() -> None:
+        spec, output = task.jobs.spec(task.name, CertificateSpec), task.layout.certificate(task.model)
+        certificate = run(spec, task.jobs.settings.device, task.tokens, output)
+        print(terminal_table(certificate))
+        if not certificate["passed"]:
+            raise UserError(f"{certificate['verdict']}\nDo not trust trainings with these versions on this device.")
+
+    return work
+
+
+def evaluate(task: Task) -> Work:
+    """Predict validation and test with the best and the last checkpoint of a run, and measure."""
+    from batchscope.evaluation.evaluate import evaluate as run
+    from batchscope.evaluation.spec import EvaluationSpec
+    from batchscope.hardware.device import use_threads
+
+    use_threads(task.threads)
+    spec = task.jobs.spec(task.name, EvaluationSpec)
+    return lambda: run(spec, task.tokens, checkpoints_of(task.run), task.run, task.jobs.settings.device)
+
+
+def track(task: Task) -> Work:
+    """Replay a finished run into Weights & Biases; nothing else depends on it."""
+    from batchscope.tracking import TrackingSpec
+    from batchscope.tracking import track as run
+
+    spec = task.jobs.spec(task.name, TrackingSpec)
+    return lambda: run(spec, task.run, task.layout.tracking, task.run / "tracking.json")
+
+
+def attention(task: Task) -> Work:
+    """Compute the attention of a run's best checkpoint on the chosen reviews."""
+    from batchscope.hardware.device import use_threads
+    from batchscope.insight.attention import attend
+    from batchscope.insight.spec import AttentionSpec
+
+    use_threads(task.threads)
+    spec, best = task.jobs.spec(task.name, AttentionSpec), checkpoints_of(task.run)["best"]
+    return lambda: attend(spec, task.tokens, task.layout.reviews, best, task.run, task.jobs.settings.device)
+
+
+def maps(task: Task) -> Work:
+    """Draw a run's attention maps."""
+    from batchscope.report.maps import draw_maps
+    from batchscope.report.spec import MapsSpec
+
+    names = task.jobs.spec(task.name, MapsSpec).names
+    return lambda: draw_maps(task.run, names, task.run / "attention/maps")
+
+
+def tables(task: Task) -> Work:
+    """Compile the tables of a study."""
+    from batchscope.report.spec import TablesSpec
+    from batchscope.report.tables import write_tables
+
+    return lambda: write_tables(task.jobs.spec(task.name, TablesSpec), task.layout.study)
+
+
+def figures(task: Task) -> Work:
+    """Draw the figures of a study."""
+    from batchscope.report.figures import draw_figures
+    from batchscope.report.spec import FiguresSpec
+
+    return lambda: draw_figures(task.jobs.spec(task.name, FiguresSpec), task.layout.study)
+
+
+def report(task: Task) -> Work:
+    """Write the report of a study."""
+    from batchscope.report.page import write_report
+    from batchscope.report.spec import ReportSpec
+
+    return lambda: write_report(task.jobs.spec(task.name, ReportSpec), task.layout.study)
+
+
+VERBS: dict[str, Callable[[Task], Work]] = {
+    verb.__name__: verb
+    for verb in (corpus, split, tokenize, audit, reviews, train, certify, evaluate, track, attention, maps)
+    + (tables, figures, report)
+}
+RUNS_A_MODEL = ("train", "certify", "evaluate", "attention")
+
+
+def is_done(task: Task) -> bool:
+    """Whether the job's result was made already and is now in its place: without torch or a device.
+
+    A run may be finished in another study or under another name; its training may have computed later stages.
+    """
+    from batchscope.provenance.handover import collect
+
+    verb = task.name.partition("/")[0]
+    if verb == "train" and not is_rank():
+        return _reused(task)
+    return verb in ("evaluate", "attention") and collect(task.jobs, task.name, task.threads)
+
+
+def alone(task: Task) -> AbstractContextManager[None]:
+    """No other process trains the same run while this lasts: it waits for one that does. Nothing for other jobs."""
+    if task.name.partition("/")[0] != "train" or is_rank():
+        return nullcontext()
+    from batchscope.locks import waiting_lock
+
+    return waiting_lock(task.layout.locks / f"{_fingerprint(task)}.lock", f"the training of {task.subject}")
+
+
+def _fingerprint(task: Task) -> str:
+    from batchscope.provenance.manifests import run_fingerprint
+    from batchscope.training.spec import TrainSpec
+
+    return run_fingerprint(task.jobs.spec(task.name, TrainSpec), task.code, task.tokens)
+
+
+def _reused(task: Task) -> bool:
+    from batchscope.provenance.reuse import RUNS, StoredManifest, reuse
+    from batchscope.training.spec import TrainSpec
+
+    def differs(manifest: StoredManifest) -> str | None:
+        """Why a run trained elsewhere is not what this job would train; asked of an equal run alone."""
+        from batchscope.hardware.place import place_in_words
+
+        here = place_in_words(task.jobs.settings.device, task.jobs.spec(task.name, TrainSpec).precision)
+        there = manifest.get("precision"), manifest.get("device_type")
+        if here == there:
+            return None
+        return f"was trained in {there[0]} on {there[1]}, and this job trains in {here[0]} on {here[1]}"
+
+    found = reuse(task.run, _fingerprint(task), task.layout.results, RUNS, differs)
+    if found:
+        log.info(f"{found} is the same training, finished: nothing to train")
+    return found is not None

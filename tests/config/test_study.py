@@ -1,0 +1,312 @@
+"""The config's mistakes are explained; the grid, the runs and the specs hold what they should and nothing else."""
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchscope.config.errors import is_section, without_none
+from batchscope.config.study import Cell, Study
+from batchscope.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
+Change = Callable[[dict[str, Any]], Any]
+
+
+def changed(*changes: Change) -> Study:
+    """The reference study after some changes to its config."""
+    config = copy.deepcopy(REFERENCE)
+    for change in changes:
+        change(config)
+    return Study.from_mapping(config)
+
+
+def put(path: str, value: Any) -> Change:
+    """A change that puts ``value`` at a dotted key, with the sections on the way there."""
+
+    def change(config: dict[str, Any]) -> None:
+        *sections, last = path.split(".")
+        for section in sections:
+            config = config.setdefault(section, {})
+        config[last] = value
+
+    return change
+
+
+def train_specs(study: Study) -> dict[Cell, str]:
+    return {cell: spec.identity() for cell, spec in study.train_specs().items()}
+
+
+# ------------------------------------------------------------------------------------------------------ mistakes
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("optimiser", {}, "optimiser: unknown key; did you mean `optimizer`?"),
+        ("models.bert.chekpoint", "x", "models.bert.chekpoint: unknown key; did you mean `checkpoint`?"),
+        ("lr_policies.sqrt.scalling", "sqrt", "lr_policies.sqrt.scalling: unknown key; did you mean `scaling`?"),
+        ("data.synthetic", {"reviws": 5}, "data.synthetic.reviws: unknown key; did you mean `reviews`?"),
+        ("budget.qqqq", 1, "budget.qqqq: unknown key; allowed here: epochs, updates, samples"),
+        ("lr_policies.constant.base_lr", "fast", "lr_policies.constant.base_lr: .*number.*'fast'"),
+        ("lr_policies.constant.base_lr", -1, "lr_policies.constant.base_lr: must be above 0 .*-1"),
+        ("lr_policies.constant.base_lr", float("nan"), "lr_policies.constant.base_lr: .*finite"),
+        ("lr_policies.sqrt", {"base_lr": 1, "scaling": "sqrt"}, "lr_policies.sqrt: `reference_batch_size` goes with"),
+        ("lr_policies.t", {"table": {64: 1, 256: 1}}, "lr_policies.t.table has no .* target batch size 1024"),
+        ("lr_policies.t", {"table": {64: 1}, "base_lr": 1}, "lr_policies.t: give either `base_lr` or `table`"),
+        ("target_batch_sizes", [], "target_batch_sizes: .*at least 1"),
+        ("target_batch_sizes", [64, 0], "target_batch_sizes, entry 2: must be above 0 .*0"),
+        ("target_batch_sizes", [64, 64], "target_batch_sizes: 64 is there twice"),
+        ("seeds", [-1], "seeds, entry 1: must be 0 or more .*-1"),
+        ("lr_policies.t", {"table": {64: "x"}}, "lr_policies.t.table.64: must be a number .*'x'"),
+        ("budget.updates", 10, "budget: give exactly one of `epochs`, `updates` and `samples`"),
+        ("budget", {}, "budget: give exactly one of"),
+        ("budget", None, "budget: must be a section"),
+        ("data.split.train", 0.9, "data.split: train . validation . test must be 1, not 1.1"),
+        ("data.split.method", "poold", "data.split.method: must be `pooled` or `official` .*'poold'"),
+        ("data.synthetic", {"reviews": 5}, "data: `synthetic` settings go with `source: synthetic`"),
+        ("data.source", "./no/such/folder", "data: `revision` goes with a hub id"),
+        ("models.bert", {"checkpoint": "./nowhere"}, "models.bert.checkpoint: there is no file or folder './nowhere'"),
+        ("models.bert", {}, "models.bert: give either `checkpoint` or `architecture`"),
+        ("models.bert.architecture", "bert", "models.bert: give either `checkpoint` or `architecture`"),
+        ("models", {}, "models: .*at least 1"),
+        ("study", "a/b", "study: .*'a/b'"),
+        ("threads", "two", "mistakes:\n  threads: must be a whole number or `auto` .*'two'"),
+        ("physical_batch_size", 0, "mistakes:\n  physical_batch_size: must be above 0 or `auto` .*0"),
+        ("tracking.mode", "onlin", "tracking.mode: .*`online`.*'onlin'"),
+        ("report.palette", ["#112233"], "report.palette: 1 colour for 3 target batch sizes"),
+        ("report.palette", ["red"], "report.palette, entry 1: must be a colour such as .*'red'"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key(key: str, value: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        changed(put(key, value))
+    assert len(str(raised.value).removeprefix("the config has mistakes:\n").splitlines()) == 1
+    assert "pydantic" not in str(raised.value)
+
+
+JUNK = [None, True, -1, 0, 1.5, 10**30, float("nan"), "", "x y", "9" * 5000, [], [None], {}, {"a": 1}, {1: [2]}]
+
+
+def dotted_keys(section: Any, prefix: str = "") -> Iterator[str]:
+    """Every key of the config; ``bert`` and ``constant`` stand for the names of the user's."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        inner, place = without_none(field.annotation), prefix + name
+        if get_origin(inner) is dict:
+            inner, place = without_none(get_args(inner)[1]), f"{place}.{'bert' if name == 'models' else 'constant'}"
+        if is_section(inner):
+            yield place
+            yield from dotted_keys(inner, f"{place}.")
+
+
+@pytest.mark.parametrize("key", list(dict.fromkeys(dotted_keys(Study))))
+def test_no_value_of_any_key_gets_a_library_s_words(key: str) -> None:
+    for value in JUNK:
+        try:
+            changed(put(key, value))
+        except UserError as error:
+            words = ("Input", "pattern", "regex", "valid integer", "parse", "Traceback", "pydantic", "function")
+            assert not [word for word in words if word in str(error)], error
+            assert len(max(str(error).splitlines(), key=len)) < 400
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    with pytest.raises(UserError, match=r"(?s)optimiser.*seeds|seeds.*optimiser"):
+        changed(put("optimiser", {}), put("seeds", [-1]))
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(UserError, match="models: this key is required"):
+        changed(lambda config: config.pop("models"))
+
+
+@pytest.mark.parametrize("text", ["just text", "a: [", "- 1"])
+def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        Study.from_yaml(tmp_path / "config.yaml")
+    with pytest.raises(UserError, match="cannot read"):
+        Study.from_yaml(tmp_path / "missing.yaml")
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
+    assert yaml.safe_load("2e-5") == "2e-5"
+    study = changed(
+        put("lr_policies.constant.base_lr", "2e-5"),
+        put("optimizer.eps", "1e-8"),
+        put("target_batch_sizes", ["64", "256", "1024"]),
+    )
+    assert study.lr_policies["constant"].base_lr == 2e-5
+    assert study.target_batch_sizes == [64, 256, 1024]
+
+
+# ------------------------------------------------------------------------------------------------- cells and runs
+
+
+def test_the_reference_grid_has_12_cells_and_10_runs() -> None:
+    study = changed()
+    runs = study.runs()
+    assert len(study.cells()) == len(set(study.cells())) == len(runs) == 12
+    assert len(set(runs.values())) == 10
+    assert runs[Cell("bert", 64, "sqrt", 42)] == Cell("bert", 64, "constant", 42)
+    assert all(runs[run] == run for run in runs.values())
+
+
+def test_the_reference_learning_rates() -> None:
+    rates = {cell: spec.learning_rate for cell, spec in changed().train_specs().items() if cell.model == "bert"}
+    assert [rates[Cell("bert", batch, "constant", 42)] for batch in (64, 256, 1024)] == [5e-5] * 3
+    assert [rates[Cell("bert", batch, "sqrt", 42)] for batch in (64, 256, 1024)] == [5e-5, 1e-4, 2e-4]
+
+
+@given(
+    batches=st.lists(st.integers(1, 4096), min_size=1, max_size=4, unique=True),
+    seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3, unique=True),
+    reference=st.integers(1, 4096),
+)
+def test_cells_share_a_run_exactly_when_they_train_the_same(
+    batches: list[int], seeds: list[int], reference: int
+) -> None:
+    study = changed(
+        put("target_batch_sizes", batches), put("seeds", seeds), put("lr_policies.sqrt.reference_batch_size", reference)
+    )
+    runs, specs = study.runs(), train_specs(study)
+    for one in study.cells():
+        for other in study.cells():
+            same = one.model == other.model and specs[one] == specs[other]
+            assert (runs[one] == runs[other]) == same
+
+
+def test_two_models_with_the_same_weights_stay_two() -> None:
+    """Their folders are read by name: sharing a run would mix their tokens."""
+    study = changed(lambda config: config.update(models={"a": {"checkpoint": "x/y"}, "b": {"checkpoint": "x/y"}}))
+    assert len(set(study.runs().values())) == 10
+
+
+# ------------------------------------------------------------------------------------------------------ the specs
+
+
+def all_specs(study: Study) -> dict[str, Any]:
+    return {
+        "corpus": study.corpus_spec().identity(),
+        "split": study.split_spec().identity(),
+        "tokens": {model: study.tokens_spec(model).identity() for model in study.models},
+        "train": train_specs(study),
+        "reviews": study.reviews_spec().identity(),
+    }
+
+
+def reverse_keys(value: Any) -> Any:
+    return {key: reverse_keys(value[key]) for key in reversed(value)} if isinstance(value, dict) else value
+
+
+def test_the_spelling_of_the_config_does_not_count() -> None:
+    other = Study.from_mapping(reverse_keys(REFERENCE))
+    assert all_specs(other)["corpus"] == all_specs(changed())["corpus"]
+    assert train_specs(other) == train_specs(changed())
+    assert train_specs(changed(put("lr_policies.constant.base_lr", 0.00005))) == train_specs(changed())
+    assert train_specs(changed(put("lr_policies.constant.base_lr", "5e-5"))) == train_specs(changed())
+
+
+def test_a_spelled_out_default_does_not_count() -> None:
+    spelled = changed(put("optimizer.weight_decay", 0), put("schedule.warmup", 0), put("tail", "exact"))
+    assert all_specs(spelled) == all_specs(changed())
+
+
+def test_the_noise_scale_is_part_of_the_training_only_where_it_is_measured() -> None:
+    """A plain `off` is false to YAML."""
+    assert yaml.safe_load("off") is False
+    assert train_specs(changed(put("noise_scale", False))) == train_specs(changed(put("noise_scale", "off")))
+    assert train_specs(changed(put("noise_scale", "off"))) == train_specs(changed())
+    assert not any("noise_scale" in spec for spec in train_specs(changed()).values())
+    specs = [train_specs(changed(put("noise_scale", kind))) for kind in ("off", "cheap", "full")]
+    assert specs[0] != specs[1] != specs[2] != specs[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("study", "another-name"),
+        ("physical_batch_size", 32),
+        ("device", "cpu"),
+        ("tracking", {"mode": "online", "project": "p", "entity": "e"}),
+        ("report", {"title": "Another", "palette": ["#000000", "#111111", "#222222"]}),
+    ],
+)
+def test_what_leaves_the_mathematics_alone_is_in_no_spec(key: str, value: Any) -> None:
+    assert all_specs(changed(put(key, value))) == all_specs(changed())
+
+
+def test_attention_texts_are_in_the_reviews_spec_alone() -> None:
+    before, after = all_specs(changed()), all_specs(changed(put("attention.texts", ["A fine film."])))
+    assert {stage for stage in before if before[stage] != after[stage]} == {"reviews"}
+
+
+def test_the_micro_batch_counts_where_the_tail_is_divided_as_if_full() -> None:
+    naive = put("tail", "naive")
+    assert train_specs(changed(naive)) != train_specs(changed(naive, put("physical_batch_size", 32)))
+
+
+def test_renaming_a_policy_leaves_the_specs_alone() -> None:
+    def rename(config: dict[str, Any]) -> None:
+        config["lr_policies"] = {"flat": config["lr_policies"]["constant"], "root": config["lr_policies"]["sqrt"]}
+
+    assert list(train_specs(changed(rename)).values()) == list(train_specs(changed()).values())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("target_batch_sizes", [64, 128, 256, 1024]),
+        ("seeds", [42, 43]),
+        ("models.third", {"checkpoint": "x/y"}),
+        ("lr_policies.linear", {"base_lr": 5e-5, "scaling": "linear", "reference_batch_size": 64}),
+    ],
+)
+def test_growing_the_grid_leaves_the_other_runs_alone(key: str, value: Any) -> None:
+    before, after = changed(), changed(put(key, value))
+    assert len(after.runs()) > 12
+    assert train_specs(before).items() <= train_specs(after).items()
+    assert before.runs().items() <= after.runs().items()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optimizer.eps", 1e-7),
+        ("optimizer.name", "adamw"),
+        ("schedule.name", "cosine"),
+        ("budget", {"epochs": 6}),
+        ("budget", {"updates": 5}),
+        ("precision", "float32"),
+        ("engine", "accelerate"),
+        ("tail", "drop"),
+        ("models.bert.revision", "abc"),
+    ],
+)
+def test_what_the_mathematics_depends_on_is_in_the_train_spec(key: str, value: Any) -> None:
+    before, after = train_specs(changed()), train_specs(changed(put(key, value)))
+    assert all(before[cell] != after[cell] for cell in before if cell.model == "bert" or not key.startswith("models"))
+
+
+def test_swapped_values_are_another_spec() -> None:
+    """Snakemake alone misses this: it stores a job's params as a set of values."""
+    one = changed(put("seeds", [5]), put("budget", {"epochs": 3}))
+    other = changed(put("seeds", [3]), put("budget", {"epochs": 5}))
+    assert set(train_specs(one).values()).isdisjoint(train_specs(other).values())
+
+
+def test_local_weights_count_by_content(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    local = put("models", {"bert": {"checkpoint": str(tmp_path)}})
+    before = train_specs(changed(local))
+    assert train_specs(changed(local)) == before
+    weights.write_bytes(b"two")
+    assert set(train_specs(changed(local)).values()).isdisjoint(before.values())

@@ -1,0 +1,161 @@
+"""The rules of the house in docs/architecture.md, held by walking the imports."""
+
+import ast
+import re
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src/batchscope"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
+HEAVY = ("torch", "transformers", "accelerate", "datasets", "wandb")
+
+
+def room(path: Path) -> str:
+    """A module's name as the page on architecture writes it: ``training/loop``."""
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
+
+
+def floors() -> list[list[str]]:
+    """The floors of docs/architecture.md: patterns of modules, lowest first."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    section = re.sub(r"\n +", " ", text.partition("## The floors")[2].partition("\n## ")[0])
+    return [
+        re.split(r",\s*", re.sub(r"`|\(.*?\)", "", line.partition(". ")[2]).split(":")[0])
+        for line in section.splitlines()
+        if re.match(r"\d\. ", line)
+    ]
+
+
+FLOORS = floors()
+
+
+def floor(module: str) -> int:
+    """The floor a module is on, from 1; an exact name beats a pattern, and of several patterns the lowest counts."""
+    found = [n for n, rooms in enumerate(FLOORS, start=1) if module in rooms] or [
+        n for n, rooms in enumerate(FLOORS, start=1) if any(fnmatch(module, pattern) for pattern in rooms)
+    ]
+    assert found, f"{module} is on no floor of docs/architecture.md"
+    return found[0]
+
+
+def imported(path: Path) -> set[str]:
+    """The package's modules that one of them imports, as rooms."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{room(path)} imports relatively, which its code hash does not see"
+            names |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    rooms = {name.removeprefix("batchscope.").replace(".", "/") for name in names if name.startswith("batchscope.")}
+    return {name for name in rooms if (PACKAGE / f"{name}.py").is_file()}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=room)
+def test_a_module_imports_from_its_own_floor_or_below(path: Path) -> None:
+    own = floor(room(path))
+    above = [name for name in imported(path) if floor(name) > own]
+    assert not above, f"{room(path)} (floor {own}) imports {above} from a floor above"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=room)
+def test_imports_are_visible_to_the_code_hash(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "import_module(" not in text and "__import__(" not in text
+
+
+def test_there_is_no_drawer_for_everything() -> None:
+    assert not [room(path) for path in MODULES if path.stem in ("utils", "util", "helpers", "common", "misc")]
+
+
+def test_the_library_does_not_know_the_workflow() -> None:
+    assert not [room(path) for path in MODULES if re.search(r"^\s*(import|from) snakemake", path.read_text(), re.M)]
+
+
+def test_the_command_line_and_the_first_floor_need_no_torch() -> None:
+    light = [name for name in map(room, MODULES) if floor(name) == 1 or name == "cli/main"]
+    imports = ", ".join(f"batchscope.{name.replace('/', '.')}" for name in light)
+    program = f"import sys, {imports}; print([m for m in {HEAVY} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+REPORT_MAY_IMPORT = (
+    "report/*",
+    "statistics/*",
+    "*/spec",
+    "*/records",
+    "config/schema",
+    "certificate/verdict",
+    "errors",
+    "files",
+)
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "report").glob("*.py")), ids=room)
+def test_the_report_presents_what_other_rooms_computed(path: Path) -> None:
+    other = [name for name in imported(path) if not any(fnmatch(name, allowed) for allowed in REPORT_MAY_IMPORT)]
+    assert not other, f"{room(path)} imports {other}"
+
+
+def test_statistics_draw_nothing_and_need_no_torch() -> None:
+    imports = ", ".join(f"batchscope.{name.replace('/', '.')}" for name in map(room, MODULES) if "statistics/" in name)
+    program = f"import sys, {imports}; print([m for m in {(*HEAVY, 'matplotlib')} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------------------------------------------- signatures
+
+LONGEST_FUNCTION = 60
+
+
+def functions(path: Path) -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """The functions and methods of a module by name; a method as ``Class.method``."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    of_classes = {id(node): owner.name for owner in classes for node in owner.body}
+    return [
+        (f"{of_classes[id(node)]}.{node.name}" if id(node) in of_classes else node.name, node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+
+def crossing() -> set[str]:
+    """``room.name`` of every definition that a module of another package imports."""
+    found = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("batchscope."):
+                source = str(node.module).removeprefix("batchscope.").replace(".", "/")
+                if source.split("/")[0] != room(path).split("/")[0]:
+                    found |= {f"{source}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=room)
+def test_no_function_is_long(path: Path) -> None:
+    long = {name: node.end_lineno - node.lineno + 1 for name, node in functions(path) if node.end_lineno}
+    assert not {name: lines for name, lines in long.items() if lines > LONGEST_FUNCTION}
+
+
+def test_no_untyped_dictionary_crosses_from_one_package_to_another() -> None:
+    """A spec or the content of a file has a type of its own, in one place."""
+    imported_elsewhere, found = crossing(), []
+    for path in MODULES:
+        for name, node in functions(path):
+            owner = name.split(".")[0]
+            private = any(part.startswith("_") and part != "__init__" for part in name.split("."))
+            if private or f"{room(path)}.{owner}" not in imported_elsewhere:
+                continue
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            annotations = [a.annotation for a in arguments if a.annotation] + [node.returns] * bool(node.returns)
+            if any(re.search(r"\b(dict|Mapping)\[str, Any\]", ast.unparse(a)) for a in annotations):
+                found.append(f"{room(path)}.{name}")
+    assert not found

@@ -1,0 +1,214 @@
+"""The hash of a stage's code changes with what changes numbers, and with nothing else."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from batchscope.provenance import code
+from batchscope.provenance.code import NO_NUMBERS, PACKAGE, code_hash, describe_code, import_closure, no_numbers
+from batchscope.provenance.stages import STAGES
+
+MODULES = {
+    "__init__": "",
+    "entry": '"""Entry."""\nfrom batchscope.middle import half\n\ndef run(x=1):\n    """Run."""\n    return half(x)\n',
+    "middle": "from batchscope import leaf\n\n\ndef half(x):\n    return x / leaf.TWO\n",
+    "leaf": "TWO = 2\n",
+    "bystander": "COLOUR = 'red'\n",
+}
+
+
+def package(folder: Path, **changed: str) -> Path:
+    """A small package named batchscope, some of its modules replaced."""
+    for name, text in (MODULES | changed).items():
+        path = folder / "batchscope" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder / "batchscope"
+
+
+@pytest.fixture
+def hash_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Code hash of ``entry`` in the small package after a change of some modules."""
+
+    def compute(**changed: str) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        monkeypatch.setattr(code, "PACKAGE", package(folder, **changed))
+        return code_hash("batchscope.entry")
+
+    return compute
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"entry": "# A comment.\n" + MODULES["entry"]},
+        {"entry": MODULES["entry"].replace("Run.", "Another docstring.").replace("Entry.", "Another one.")},
+        {"entry": MODULES["entry"].replace('    """Run."""\n', "")},
+        {"entry": MODULES["entry"].replace("run(x=1):", "run(\n    x = 1,\n):")},
+        {"leaf": "TWO = (2)  # a half\n"},
+        {"leaf": 'TWO = 2\n"""What a constant means is no code."""\n'},
+        {"bystander": "COLOUR = 'blue'\n"},
+    ],
+    ids=["comment", "docstring", "no docstring", "formatting", "parentheses"]
+    + ["docstring of a constant", "a module that is not imported"],
+)
+def test_what_does_not_count_as_code(hash_of, changed: dict[str, str]) -> None:
+    assert hash_of(**changed) == hash_of()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"leaf": "TWO = 3\n"},
+        {"leaf": "TWO = 2.0\n"},
+        {"entry": MODULES["entry"].replace("x=1", "x=2")},
+        {"middle": MODULES["middle"].replace("/", "//")},
+        {"middle": MODULES["middle"] + "\n\nhalf = print\n"},
+        {"leaf": "TWO = 'two'\n\n\ndef f():\n    return 'a string that is no docstring'\n"},
+    ],
+    ids=["constant", "type", "default", "operator", "name", "string"],
+)
+def test_what_counts_as_code(hash_of, changed: dict[str, str]) -> None:
+    assert hash_of(**changed) != hash_of()
+
+
+def test_the_description_names_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "A = 1\nB = 2\n\n\ndef f():\n    return A\n\n\nclass C:\n    x = 1\n\n    def g(self):\n        return B\n"
+    changes = {"f": ("return A", "return -A"), "A": ("A = 1", "A = 3"), "C": ("x = 1", "x = 2"), "C.g": ("n B", "n A")}
+    definitions = {}
+    for number, (old, new) in enumerate([("", ""), *changes.values()]):
+        monkeypatch.setattr(code, "PACKAGE", package(tmp_path / str(number), leaf=text.replace(old, new)))
+        definitions[number] = describe_code("batchscope.entry")["modules"]["batchscope.leaf"]
+    for number, name in enumerate(changes, start=1):
+        assert {key for key in definitions[0] if definitions[0][key] != definitions[number][key]} == {name}
+
+
+def test_templates_count_for_the_module_that_renders_them(hash_of, tmp_path: Path) -> None:
+    rendering = {"leaf": "from jinja2 import Environment\n\nTWO = 2\n"}
+    hashes = []
+    for text in ("<h1>", "<h2>"):
+        folder = tmp_path / str(len(list(tmp_path.iterdir()))) / "batchscope/templates"
+        folder.mkdir(parents=True)
+        (folder / "page.html").write_text(text)
+        hashes.append(hash_in(folder.parent, rendering))
+    assert hashes[0] != hashes[1]
+
+
+def hash_in(folder: Path, changed: dict[str, str]) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code, "PACKAGE", package(folder.parent, **changed))
+        return code_hash("batchscope.entry")
+
+
+def test_the_import_closure_is_transitive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "PACKAGE", package(tmp_path))
+    assert import_closure("batchscope.entry") == [f"batchscope{name}" for name in ("", ".entry", ".leaf", ".middle")]
+
+
+def test_a_cycle_of_imports_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "PACKAGE", package(tmp_path, leaf="import batchscope.entry\n\nTWO = 2\n"))
+    assert "batchscope.entry" in import_closure("batchscope.leaf")
+
+
+def test_a_library_release_counts_and_a_patch_does_not(hash_of, monkeypatch: pytest.MonkeyPatch) -> None:
+    def under(release: str, leaf: str) -> str:
+        code._release.cache_clear()
+        monkeypatch.setattr(code, "version", lambda library: release)
+        return hash_of(leaf=leaf)
+
+    importing = "TWO = 2\n\n\ndef f():\n    import torch.nn as nn\n\n    return nn\n"
+    assert under("2.13.0", importing) == under("2.13.1+cu130", importing) != under("2.14.0", importing)
+    assert under("2.13.0", "TWO = 2\n") == under("2.14.0", "TWO = 2\n"), "a stage without the library is left alone"
+    monkeypatch.undo()
+    code._release.cache_clear()
+
+
+def test_the_python_release_does_not_count() -> None:
+    """``ast.dump`` of this differs between Python 3.11, 3.12 and 3.13."""
+    text = "class A(B):\n    def f(self, x: int = 1) -> str:\n        return f'{x}' if x else None\n"
+    assert code._outline(code.ast.parse(text)) == (
+        "Module(body=[ClassDef(name='A', bases=[Name(id='B', ctx=Load())], body=[FunctionDef(name='f', "
+        "args=arguments(args=[arg(arg='self'), arg(arg='x', annotation=Name(id='int', ctx=Load()))], "
+        "defaults=[Constant(value=1)]), body=[Return(value=IfExp(test=Name(id='x', ctx=Load()), "
+        "body=JoinedStr(values=[FormattedValue(value=Name(id='x', ctx=Load()), conversion=-1)]), orelse=Constant()))], "
+        "returns=Name(id='str', ctx=Load()))])])"
+    )
+
+
+# ------------------------------------------------------------------------------------------- what changes no number
+
+MODULES_HERE = sorted(
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in PACKAGE.rglob("[!_]*.py")
+)
+
+
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package copied, and hashed there."""
+    shutil.copytree(PACKAGE, tmp_path / "batchscope", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "PACKAGE", tmp_path / "batchscope")
+    return tmp_path / "batchscope"
+
+
+def hashes() -> dict[str, str]:
+    return {verb: code_hash(stage.module) for verb, stage in STAGES.items()}
+
+
+@pytest.mark.parametrize("pattern", NO_NUMBERS)
+def test_every_entry_of_the_list_names_a_module(pattern: str) -> None:
+    assert [name for name in MODULES_HERE if code.fnmatch(name, pattern)], f"{pattern} names nothing any more"
+    assert NO_NUMBERS[pattern]
+
+
+@pytest.mark.parametrize("name", ["hardware/lease", "training/stop", "errors", "config/schema", "provenance/plan"])
+def test_an_edit_of_a_module_that_changes_no_number_reruns_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder, before = copied(tmp_path, monkeypatch), hashes()
+    file = folder / f"{name}.py"
+    file.write_text(file.read_text() + "\n\nMESSAGE = 'reworded'\n")
+    assert hashes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "verbs"),
+    [
+        ("training/windows", {"train", "certify"}),
+        ("evaluation/metrics", {"evaluate"}),
+        ("data/split", {"split"}),
+        ("tracking", {"track"}),
+    ],
+)
+def test_an_edit_of_a_module_that_computes_reruns_its_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, verbs: set[str]
+) -> None:
+    folder, before = copied(tmp_path, monkeypatch), hashes()
+    file = folder / f"{name}.py"
+    file.write_text(file.read_text() + "\n\nTWO = 2\n")
+    assert {verb for verb, found in hashes().items() if found != before[verb]} == verbs
+
+
+def test_the_libraries_that_compute_count_for_the_stages_that_call_them() -> None:
+    found = {verb: set(describe_code(stage.module)["libraries"]) for verb, stage in STAGES.items()}
+    assert {"torch", "transformers", "numpy", "accelerate"} <= found["train"]
+    assert {"torch", "accelerate", "transformers"} <= found["certify"]
+    assert "scikit-learn" in found["reviews"] and "scipy" in found["tables"]
+    assert "torch" not in found["tables"] and "accelerate" not in found["evaluate"]
+
+
+def test_a_place_without_the_libraries_counts_those_that_the_lock_pins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login node may have Snakemake alone: the code of its jobs is that of the nodes."""
+    here = hashes()
+
+    def missing(distribution: str) -> str:
+        raise code.PackageNotFoundError(distribution)
+
+    code._release.cache_clear()
+    monkeypatch.setattr(code, "version", missing)
+    assert hashes() == here
+    code._release.cache_clear()
+
+
+def test_a_stage_s_own_module_counts() -> None:
+    for stage in STAGES.values():
+        assert no_numbers(stage.module) is None or stage.module in describe_code(stage.module)["modules"]

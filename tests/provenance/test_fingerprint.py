@@ -1,0 +1,76 @@
+"""Fingerprints change with what a result depends on, and with nothing else."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from batchscope.provenance import fingerprint
+from batchscope.provenance.fingerprint import canonical_json, content_hash
+
+# ---------------------------------------------------------------------------------------------------------- JSON
+
+
+def test_one_meaning_has_one_text() -> None:
+    assert canonical_json({"b": 5.0e-5, "a": [1, "é"]}) == canonical_json({"a": [1, "é"], "b": 0.00005})
+    assert canonical_json({"a": 1}) != canonical_json({"a": "1"})
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json({"a": float("nan")})
+
+
+# ------------------------------------------------------------------------------------------------------- content
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("data/a.txt", "data/sub/b.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    return tmp_path / "data"
+
+
+@pytest.fixture(params=[False, True], ids=["no memory", "memory"])
+def memory(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    return tmp_path / "memory.json" if request.param else None
+
+
+def test_times_and_places_do_not_count(folder: Path, memory: Path | None) -> None:
+    before = content_hash(folder, memory)
+    os.utime(folder / "a.txt", (0, 0))
+    assert content_hash(folder, memory) == before
+    assert content_hash(folder.rename(folder.with_name("moved")), memory) == before
+
+
+def test_a_changed_byte_counts_even_with_an_older_time_and_equal_size(folder: Path, memory: Path | None) -> None:
+    before, status = content_hash(folder, memory), (folder / "a.txt").stat()
+    for time in (status.st_mtime_ns - 10**9, status.st_mtime_ns):
+        (folder / "a.txt").write_text(f"{time % 10}at.txt"[-status.st_size :].ljust(status.st_size))
+        os.utime(folder / "a.txt", ns=(time, time))
+        assert (folder / "a.txt").stat().st_size == status.st_size
+        assert content_hash(folder, memory) != before
+
+
+def test_names_new_files_and_missing_files_count(folder: Path, memory: Path | None) -> None:
+    hashes = [content_hash(folder, memory)]
+    (folder / "sub/b.txt").rename(folder / "sub/c.txt")
+    hashes.append(content_hash(folder, memory))
+    (folder / "d.txt").touch()
+    hashes.append(content_hash(folder, memory))
+    (folder / "sub/c.txt").unlink()
+    hashes.append(content_hash(folder, memory))
+    assert len(set(hashes)) == 4
+
+
+def test_an_unchanged_file_is_read_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = content_hash(folder, tmp_path / "memory.json")
+    monkeypatch.setattr(fingerprint, "file_hash", lambda path: pytest.fail(f"{path} is read again"))
+    assert content_hash(folder, tmp_path / "memory.json") == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b"5", b"null", b"\xff\xfe\x00"])
+def test_a_damaged_memory_is_harmless(folder: Path, tmp_path: Path, damage: bytes) -> None:
+    memory = tmp_path / "memory.json"
+    before = content_hash(folder, memory)
+    memory.write_bytes(damage)
+    assert content_hash(folder, memory) == before
+    assert content_hash(folder, memory) == before

@@ -1,0 +1,230 @@
+"""What a training leaves for its later stages is what they would make themselves, byte by byte."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from jobs import RUN, Jobs, jobs_of
+from small import tiny_config
+
+from batchscope.files import write_json
+from batchscope.provenance.code import PACKAGE
+from batchscope.provenance.fingerprint import file_hash
+from batchscope.provenance.handover import FILES, collect
+from batchscope.provenance.layout import Layout
+
+TEXTS = ["one of the best films of the year", "i wanted to like it , but it is a bore from the first minute on"]
+IMPORTED = """
+import sys
+from batchscope.cli.main import main
+main()
+print([name for name in ("torch", "transformers", "numpy", "pyarrow") if name in sys.modules])
+"""
+
+
+@dataclass
+class Run:
+    """One run of the small study, by the verbs in processes of their own."""
+
+    jobs: Jobs
+    name: str = RUN
+    threads: int = 1
+    program: str = IMPORTED
+
+    @property
+    def layout(self) -> Layout:
+        return self.jobs.layout
+
+    @property
+    def folder(self) -> Path:
+        return self.layout.run(self.name)
+
+    def left(self) -> list[str]:
+        """Stages that something is left for."""
+        return sorted(path.relative_to(self.layout.ready).parts[0] for path in self.layout.ready.glob("*/*/*/*/seed1"))
+
+    def verb(self, verb: str, **environment: str):
+        program = ("-c", self.program)
+        return self.jobs.run(f"{verb}/{self.name}", "--threads", self.threads, program=program, **environment)
+
+    def succeed(self, verb: str, **environment: str):
+        done = self.verb(verb, **environment)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def hashes(self, stage: str) -> list[str]:
+        return [file_hash(self.folder / name) for name in FILES[stage]]
+
+
+def write_reviews(run: Run, texts: list[str]) -> None:
+    reviews = [{"name": f"text{n}", "title": "t", "text": text, "label": None} for n, text in enumerate(texts)]
+    write_json(run.layout.reviews, {"reviews": reviews})
+
+
+def new_run(folder: Path, small_study, name: str = RUN, threads: int = 1, **changes) -> Run:
+    """A run that is not trained yet, and whose reviews are not chosen yet."""
+    run = Run(jobs_of(folder, tiny_config(**changes)), name, threads)
+    (run.layout.study / "data").mkdir(parents=True)
+    (run.layout.study / "tokens").symlink_to(small_study.folder / "tokens")
+    return run
+
+
+@pytest.fixture(scope="module", params=[("bert", 1), ("modernbert", 2)], ids=["bert", "modernbert, two threads"])
+def trained(request, small_study, tmp_path_factory):
+    """A trained run and what its training left, to be copied."""
+    model, threads = request.param
+    run = new_run(tmp_path_factory.mktemp("trained"), small_study, RUN.replace("bert", model), threads)
+    write_reviews(run, TEXTS)
+    run.succeed("train")
+    return run
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the trained run."""
+    folder = tmp_path / "copy"
+    shutil.copytree(trained.jobs.folder, folder, symlinks=True)
+    jobs = Jobs(folder, trained.jobs.study, dict(trained.jobs.codes))
+    return Run(jobs, trained.name, trained.threads)
+
+
+def test_a_result_made_ahead_is_the_stage_s_own_and_is_collected_without_torch(run):
+    assert run.left() == ["attention", "evaluate"]
+    for stage in ("evaluate", "attention"):
+        done = run.succeed(stage)
+        assert done.stdout.strip() == "[]", "neither torch nor anything else heavy was imported"
+        ahead = run.hashes(stage)
+        for name in FILES[stage]:
+            (run.folder / name).unlink()
+        done = run.succeed(stage)
+        assert "torch" in done.stdout, "what was collected once is gone, so that the stage computes"
+        assert run.hashes(stage) == ahead
+    assert run.left() == []
+
+
+def nothing(run):
+    pass
+
+
+def changed_spec(run):
+    run.jobs.study = jobs_of(run.jobs.folder, tiny_config(data=tiny_config()["data"] | {"max_length": 24})).study
+
+
+def changed_reviews(run):
+    write_reviews(run, TEXTS[:1])
+
+
+def changed_checkpoint(run):
+    best = run.folder / "checkpoints/best.safetensors"
+    content = bytearray(best.read_bytes())
+    content[-1] ^= 1
+    best.write_bytes(content)
+
+
+def missing_file(run):
+    (run.layout.ready / f"attention/{run.name}/attention/measures.json").unlink()
+
+
+def another_code(run):
+    write_json(run.layout.ready / f"attention/{run.name}/made_of.json", "of another code")
+
+
+CHANGES = [nothing, changed_spec, changed_reviews, changed_checkpoint, missing_file, another_code]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_only_what_is_exactly_the_stage_s_own_is_collected(run, change, monkeypatch):
+    change(run)
+    monkeypatch.chdir(run.jobs.folder)
+    collected = collect(run.jobs.read(), f"attention/{run.name}", run.threads)
+    assert collected == (change is nothing)
+    assert all((run.folder / name).is_file() == collected for name in FILES["attention"])
+    assert run.left() == ["evaluate"], "what nobody can use any more is gone; the other stage's is untouched"
+
+
+def test_a_new_training_replaces_what_the_old_one_left(run):
+    evaluation = run.layout.ready / f"evaluate/{run.name}/made_of.json"
+    before = evaluation.read_text()
+    evaluation.write_text('"stale"')
+    shutil.rmtree(run.folder)
+    run.succeed("train")
+    assert run.left() == ["attention", "evaluate"] and evaluation.read_text() == before
+
+
+@pytest.fixture
+def fresh(small_study, tmp_path):
+    """A run that is not trained yet; its reviews are not chosen yet either."""
+    return new_run(tmp_path, small_study, budget={"epochs": 1})
+
+
+def test_without_reviews_the_evaluation_alone_is_made_ahead(fresh):
+    done = fresh.succeed("train")
+    assert fresh.left() == ["evaluate"]
+    assert "left to its own job" not in done.stderr
+    assert "batchscope train: done in " in done.stderr.splitlines()[-1]
+    assert "batchscope evaluate: done in " in fresh.succeed("evaluate").stderr, "each verb logs its own seconds"
+
+
+def test_what_fails_ahead_is_a_warning_and_left_to_its_own_job(fresh):
+    fresh.layout.reviews.write_text("{}")
+    done = fresh.succeed("train")
+    assert done.stderr.count("attention is left to its own job") == 1 and "Traceback" not in done.stderr
+    assert (fresh.folder / "train.json").is_file()
+    assert fresh.left() == ["evaluate"]
+
+
+def test_nothing_is_made_ahead_near_the_deadline(fresh):
+    write_reviews(fresh, TEXTS)
+    done = fresh.succeed("train", SLURM_JOB_END_TIME=str(int(time.time()) + 200))
+    assert (fresh.folder / "train.json").is_file() and "no time is left" in done.stderr
+    assert fresh.left() == []
+
+
+def test_strict_training_leaves_its_stages_to_themselves(tmp_path, small_study):
+    strict = new_run(tmp_path, small_study, budget={"epochs": 1}, determinism="strict")
+    strict.succeed("train")
+    assert (strict.folder / "train.json").is_file() and strict.left() == []
+
+
+EDITED = """
+import batchscope.evaluation.evaluate as evaluate
+from pathlib import Path
+import batchscope.training.state as state
+real = state.Workspace.keep_checkpoints
+def edit(*arguments):
+    metrics = Path(evaluate.__file__).with_name("metrics.py")
+    metrics.write_text(metrics.read_text().replace("CALIBRATION_BINS = 15", "CALIBRATION_BINS = 14"))
+    real(*arguments)
+state.Workspace.keep_checkpoints = edit
+"""
+
+
+def test_a_module_edited_during_the_training_leaves_nothing_behind(fresh, tmp_path):
+    """Not even where the edit is reverted before the stage's own job starts."""
+    source = tmp_path / "source"
+    shutil.copytree(PACKAGE.parent, source, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    fresh.program = EDITED + IMPORTED
+    done = fresh.succeed("train", PYTHONPATH=str(source), PYTHONDONTWRITEBYTECODE="1")
+    assert "its code was edited while the training ran" in done.stderr
+    assert (fresh.folder / "train.json").is_file() and fresh.left() == []
+
+
+KILLED = """
+import os, signal, sys
+import batchscope.provenance.handover as handover
+from batchscope.cli.main import main
+handover._compute = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+main()
+"""
+
+
+def test_a_process_killed_ahead_has_lost_no_training(fresh):
+    fresh.program = KILLED
+    assert fresh.verb("train").returncode < 0
+    assert list(fresh.layout.ready.glob("*/*/*/*/.*")), "it died in the midst of it"
+    fresh.program = IMPORTED
+    done = fresh.succeed("train")
+    assert "after update 12" in done.stderr
+    assert fresh.left() == ["evaluate"] and not list(fresh.layout.ready.glob("*/*/*/*/.*"))
