@@ -21,6 +21,9 @@ READY_FOR_BENCHMARKS := .venv/.ready-for-benchmarks
 CASES := all
 REPEATS := 5
 
+# Processes that share the tests; tests/support/workers.py says which tests stay together.
+WORKERS := 2
+
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
@@ -30,7 +33,10 @@ demo: $(READY) ## the whole workflow on an embedded corpus: no network, no GPU, 
 	@echo "The report: $(CURDIR)/results/demo/report/index.html"
 
 test: $(READY_FOR_TESTS) ## every test
-	python -m pytest
+	python -m pytest --numprocesses $(WORKERS)
+
+coverage: $(READY_FOR_TESTS) ## lines of the package that the fast tests run
+	python -m pytest --numprocesses $(WORKERS) -m "not slow" --cov --cov-report=term:skip-covered
 
 bench: $(READY_FOR_BENCHMARKS) ## speed and memory against the peers, into docs/benchmarks.md: about half an hour
 	PYTHONPATH=src:. python -m benchmarks --cases $(CASES) --repeats $(REPEATS)
@@ -48,7 +54,7 @@ docs: $(READY) ## regenerate the config's schema and key table
 setup: $(READY) ## only what the others begin with: .venv from requirements.lock
 
 clean: ## remove .venv and caches; results stay
-	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis src/*.egg-info
+	rm -rf .venv build dist .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis src/*.egg-info
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml
@@ -69,4 +75,4 @@ $(READY_FOR_BENCHMARKS): $(READY_FOR_TESTS) requirements-benchmarks.lock
 	$(PIP) install --no-deps --requirement requirements-benchmarks.lock
 	@touch $@
 
-.PHONY: help demo test bench lint docs setup clean
+.PHONY: help demo test coverage bench lint docs setup clean

@@ -4,6 +4,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from batchscope.model.classifier import build_model
+from batchscope.model.spec import ModelSpec
 from benchmarks.work import Work
 
 FORMULA = "3 · (2 · n · P + 4 · layers · n² · d)"
@@ -23,5 +24,7 @@ def training_flops_per_sample(encoder: PreTrainedModel, tokens: int) -> float:
 def of_work(work: Work) -> float:
     """``training_flops_per_sample`` of a contender's model and tokens."""
     tokens = work.split_tokens("train")
-    model = build_model({"checkpoint": str(work.checkpoint)}, 2, tokens.vocabulary_size, tokens.pad_token_id, work.seed)
+    model = build_model(
+        ModelSpec(checkpoint=str(work.checkpoint)), 2, tokens.vocabulary_size, tokens.pad_token_id, work.seed
+    )
     return training_flops_per_sample(model.encoder, tokens.input_ids.shape[1])

@@ -1,6 +1,5 @@
 """Peak memory of evaluation and attention, each at two numbers of reviews: it should not grow with them."""
 
-import json
 import logging
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 from benchmarks.cases import Memory
 from benchmarks.harness import Bench
+from benchmarks.prepare import RUN
 
 log = logging.getLogger(__name__)
 RUNNER = (
@@ -21,11 +21,11 @@ RUNNER = (
 """A small process between us and the verb: a child's peak begins with the size of the process that started it."""
 
 
-def peak_memory_of_verb(arguments: list[Any], bench: Bench) -> tuple[int, float]:
-    """Peak memory in bytes and wall seconds of one verb."""
+def peak_memory_of_verb(arguments: list[Any], folder: Path, bench: Bench) -> tuple[int, float]:
+    """Peak memory in bytes and wall seconds of one verb, called in ``folder``."""
     started = time.perf_counter()
     command = [sys.executable, "-c", RUNNER, sys.executable, "-m", "batchscope", *map(str, arguments)]
-    finished = subprocess.run(command, env=bench.environment(), text=True, capture_output=True, check=False)
+    finished = subprocess.run(command, cwd=folder, env=bench.environment(), text=True, capture_output=True, check=False)
     if finished.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{finished.stderr[-3000:]}")
     return int(finished.stdout), time.perf_counter() - started
@@ -36,14 +36,11 @@ def run_memory(case: Memory, bench: Bench) -> dict[str, Any]:
     measurements = []
     for stage, sizes in (("evaluate", case.evaluated), ("attention", case.attended)):
         for reviews in sizes:
-            run = Path(bench.do("prepare_run", folder=str(bench.folder), encoder=case.encoder, reviews=reviews)["path"])
-            specs = {"evaluate": {"precision": "float32"}, "attention": {"max_length": 64, "truncation": "head"}}
-            arguments = [stage, "--spec", json.dumps(specs[stage]), "--tokens", run / "tokens", "--run", run]
-            arguments += ["--state", run / "state"]
-            arguments += ["--device", case.device, "--threads", bench.threads]
-            if stage == "attention":
-                arguments += ["--reviews", run / "reviews.json"]
-            peak, seconds = peak_memory_of_verb(arguments, bench)
+            options = {"folder": str(bench.folder), "encoder": case.encoder, "reviews": reviews, "device": case.device}
+            folder = Path(bench.do("prepare_run", **options)["path"])
+            (jobs,) = folder.glob("results/memory/jobs/*.json")
+            arguments = [stage, "--jobs", jobs, "--job", f"{stage}/{RUN}", "--threads", bench.threads]
+            peak, seconds = peak_memory_of_verb(arguments, folder, bench)
             log.info(f"{case.name}: {stage} of {reviews} reviews, {peak / 2**20:.0f} MiB, {seconds:.1f} s")
             measurements.append({"stage": stage, "reviews": reviews, "peak_memory_bytes": peak, "seconds": seconds})
     return bench.conditions(case.device, "made-up reviews of 8 to 64 tokens") | {

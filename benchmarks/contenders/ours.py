@@ -30,10 +30,10 @@ def train(work: Work, observe: Callable[[dict[str, Any]], None] = lambda record:
             "device": work.device,
         }
     )
-    [(cell, spec)] = study.train_specs().items()
+    [spec] = study.train_specs().values()
     with tempfile.TemporaryDirectory() as folder:
         run, state = Path(folder) / "run", Path(folder) / "state"
-        train_run(spec, "benchmark", study.settings(cell), work.tokens, run, state, observe)
+        train_run(spec, "benchmark", study.train_settings(), work.tokens, run, state, observe)
         facts = read_json(run / "train.json")
     work.facts.update({key: value for key, value in facts.items() if key in REPORTED or "graph" in key})
     work.facts["validation"] = facts["best_validation"]

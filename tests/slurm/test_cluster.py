@@ -11,9 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from cluster import LONG, SHORT, SlurmStudy, accounted, running_cluster
+from cluster import LONG_SECONDS, RUN, SlurmStudy, accounted, running_cluster
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+from batchscope.files import read_json
+
+pytestmark = pytest.mark.slurm
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,8 +27,11 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def undisturbed(root, tmp_path_factory) -> SlurmStudy:
-    """The trainings without SLURM and without a break."""
+    """The training without SLURM and without a break, as long as the tests need it on this machine."""
     study = SlurmStudy(root, tmp_path_factory.mktemp("undisturbed"))
+    study.write_config()
+    study.run(study.command("--cores", 2, "--until", "train"))
+    study.updates = round(LONG_SECONDS / read_json(study.run_folder / "train.json")["update_seconds_p50"])
     study.write_config()
     study.run(study.command("--cores", 2, "--until", "train"))
     return study
@@ -42,19 +47,18 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str], stu
 
 
 def test_a_one_minute_limit_is_met_by_retries_on_the_way_to_a_report(undisturbed, root, tmp_path):
-    study = SlurmStudy(root, tmp_path)
+    study = SlurmStudy(root, tmp_path, undisturbed.updates)
     study.write_config()
     study.run(study.on_slurm("--slurm-status-command", "sacct", "--set-resources", "train:runtime=1", "--retries", 12))
     assert (study.results / "report/index.html").stat().st_size > 0
 
     jobs = accounted(tmp_path)
     trainings = [job for job in jobs if job.rule == "train"]
-    assert sum(job.state == "COMPLETED" for job in trainings) == 2
+    assert [job.state for job in trainings][-1] == "COMPLETED"
     assert [job for job in trainings if job.state == "FAILED"], "a minute was enough: nothing was shown"
     assert not [job for job in trainings if job.state == "TIMEOUT"], "each stopped by itself, before SLURM had to"
-    assert "going on after update" in (study.results / f"logs/train/bert/bs{LONG}/constant/seed1.log").read_text()
-    for batch in (SHORT, LONG):
-        assert study.trained(batch) == undisturbed.trained(batch)
+    assert "resuming after update" in (study.results / f"logs/train/{RUN}.log").read_text()
+    assert study.trained() == undisturbed.trained()
 
     assert {job.rule for job in jobs} == {"train", "certify", "evaluate", "attention"}, (
         "the rest ran where Snakemake does"
@@ -68,8 +72,8 @@ def test_a_one_minute_limit_is_met_by_retries_on_the_way_to_a_report(undisturbed
 
 def test_a_training_survives_scancel_sigkill_and_preemption(undisturbed, root, tmp_path):
     """A job that SLURM preempts without grace it brings back itself; what fails is Snakemake's to retry."""
-    study = SlurmStudy(root, tmp_path)
-    study.write_config(target_batch_sizes=[LONG])
+    study = SlurmStudy(root, tmp_path, undisturbed.updates)
+    study.write_config()
     for part in ("data", "tokens"):
         shutil.copytree(undisturbed.results / part, study.results / part)
     profile = tmp_path / "profile"
@@ -102,7 +106,7 @@ def test_a_training_survives_scancel_sigkill_and_preemption(undisturbed, root, t
     wait_until(lambda: running() != third, process, study)
 
     assert process.wait(timeout=600) == 0, study.output
-    assert study.trained(LONG) == undisturbed.trained(LONG)
+    assert study.trained() == undisturbed.trained()
     states = {job.number: [] for job in accounted(tmp_path)}
     for job in accounted(tmp_path):
         states[job.number].append(re.sub(" .*", "", job.state))

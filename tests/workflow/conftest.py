@@ -1,98 +1,35 @@
-"""Real Snakemake, on this checkout's Snakefile, in a folder of its own."""
+"""A small study through real Snakemake: a fresh folder for a test, or the finished study."""
 
-import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
+import shutil
 from pathlib import Path
 
 import pytest
-
-from batchscope.config.schema import Synthetic
-from batchscope.data.synthetic import synthetic_reviews
-
-# The checkpoints have more than the megabyte up to which Snakemake looks at an input's content if not told otherwise.
-SMALL = {
-    "study": "small",
-    "data": {"source": "reviews.jsonl", "max_length": 24},
-    "models": {
-        "bert": {
-            "architecture": "bert",
-            "config": {"hidden_size": 192, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
-            "vocabulary_size": 300,
-        }
-    },
-    "target_batch_sizes": [16, 64],
-    "physical_batch_size": 16,
-    "lr_policies": {
-        "constant": {"base_lr": 1e-3},
-        "sqrt": {"base_lr": 1e-3, "scaling": "sqrt", "reference_batch_size": 16},
-    },
-    "seeds": [1],
-    "budget": {"epochs": 1},
-    "precision": "float32",
-    "device": "cpu",
-}
-
-REFERENCE = Path("config/config.yaml")
-
-
-@dataclass
-class Workflow:
-    """The workflow of a config, run in ``folder``."""
-
-    root: Path
-    folder: Path
-
-    @property
-    def config(self) -> Path:
-        """The config that ``snakemake`` takes if none is named."""
-        return self.folder / "config.json"
-
-    def write_config(self, path: Path | None = None, **changes) -> None:
-        """Write the small study's config, changed, and its reviews where they are not there yet."""
-        (path or self.config).write_text(json.dumps(SMALL | changes))
-        reviews = self.folder / "reviews.jsonl"
-        if not reviews.exists():
-            lines = [review._asdict() for review in synthetic_reviews(Synthetic(reviews=160).model_dump())]
-            reviews.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-    def command(self, *arguments, configfile: Path | None = None) -> list[str]:
-        """Snakemake's command line. ``REFERENCE`` takes the Snakefile's own config."""
-        config = [] if configfile == REFERENCE else ["--configfile", configfile or self.config]
-        command = [sys.executable, "-m", "snakemake", "--snakefile", self.root / "Snakefile"]
-        return [str(part) for part in [*command, "--directory", self.folder, "--cores", "2", *config, *arguments]]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The package is the checkout's because the Snakefile says so, not because the test does."""
-        return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-
-    def snakemake(self, *arguments, configfile: Path | None = None) -> subprocess.CompletedProcess:
-        """Run Snakemake; stdout and stderr together in ``.stdout``."""
-        return subprocess.run(
-            self.command(*arguments, configfile=configfile),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self.environment,
-            check=False,
-            timeout=600,
-        )
+from once import made_once
+from small_workflow import Workflow
 
 
 @pytest.fixture
-def workflow(root, tmp_path) -> Workflow:
+def workflow(root: Path, tmp_path: Path) -> Workflow:
     """A workflow in a fresh folder."""
     return Workflow(root, tmp_path)
 
 
 @pytest.fixture(scope="session")
-def finished(root, tmp_path_factory) -> Workflow:
-    """The small study, finished: four cells, three runs. Nobody may change it."""
-    done = Workflow(root, tmp_path_factory.mktemp("finished"))
-    done.write_config()
-    result = done.snakemake()
-    assert result.returncode == 0, result.stdout
-    return done
+def pristine(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """The small study, finished: four cells, three runs. Nobody may change it, or run Snakemake in it."""
+
+    def make(folder: Path) -> None:
+        workflow = Workflow(root, folder)
+        workflow.write_config()
+        result = workflow.snakemake()
+        assert result.returncode == 0, result.stdout
+
+    return Workflow(root, made_once(tmp_path_factory, "finished", make))
+
+
+@pytest.fixture(scope="session")
+def finished(pristine: Workflow, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """A copy of the finished study for the tests of this process, whose dry runs write into its folder."""
+    folder = tmp_path_factory.mktemp("copy") / "finished"
+    shutil.copytree(pristine.folder, folder)
+    return Workflow(root, folder)

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from conftest import SMALL, Workflow
+from small_workflow import SMALL, Workflow
 
 RUNS = ("bert/bs16/constant/seed1", "bert/bs64/constant/seed1", "bert/bs64/sqrt/seed1")
 PER_RUN = ("train", "evaluate", "attention", "maps")
@@ -121,7 +121,7 @@ def reformatting(case: Case) -> None:
     """Every module as Python itself would write it, and a shell line broken elsewhere."""
     for path in case.repository.rglob("src/**/*.py"):
         path.write_text(ast.unparse(ast.parse(path.read_text())))
-    case.edit("rules/train.smk", "batchscope train --spec", "batchscope train   --spec")
+    case.edit("rules/train.smk", "batchscope train --jobs", "batchscope train   --jobs")
 
 
 def swap_lr_and_epochs(case: Case) -> None:
@@ -175,7 +175,7 @@ def delete_best(case: Case) -> None:
     (case.study / f"runs/{RUNS[2]}/checkpoints/best.safetensors").unlink()
 
 
-LOOP, ATTENTION = "src/batchscope/training/loop.py", "src/batchscope/insight/attention.py"
+ATTENTION = "src/batchscope/insight/attention.py"
 RENAMED = {"flat": SMALL["lr_policies"]["constant"], "sqrt": SMALL["lr_policies"]["sqrt"]}
 LARGER = ("bert/bs128/constant/seed1", "bert/bs128/sqrt/seed1")
 SEEDS = tuple(run.replace("seed1", "seed2") for run in RUNS)
@@ -202,19 +202,21 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
         of(PER_RUN) | COMPILED,
     ),
     "a default changed in training/": (
-        edit(LOOP, 'settings.get("save_every", 600)', 'settings.get("save_every", 601)'),
+        edit("src/batchscope/training/schedule.py", "warmup_updates: int = 0", "warmup_updates: int = 1"),
         of(PER_RUN) | COMPILED,
     ),
     "a constant changed in insight/attention": (
         edit(ATTENTION, "else 0.0", "else 1.0"),
-        of(["attention", "maps"]) | {"figures", "report"},
+        of(["attention", "maps"]) | {"certify/bert"} | COMPILED,
     ),
     "a constant changed in report/figures": (
         edit("src/batchscope/report/figures.py", "NAMED_KEYS = 7", "NAMED_KEYS = 8"),
         {"figures", "report"},
     ),
     "a constant changed in report/tables": (
-        edit("src/batchscope/report/tables.py", 'SCORES = ("correct",', 'SCORES = ("correct", "correct",'),
+        edit(
+            "src/batchscope/report/tables.py", 'METRICS = ("examples", "correct",', 'METRICS = ("correct", "examples",'
+        ),
         COMPILED,
     ),
     "a constant changed in report/page": (
@@ -253,7 +255,7 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
     "the report's title changed": (setting(report={"title": "Another"}), {"report"}),
     "the attention texts changed": (
         setting(attention={"texts": ["A fine film."]}),
-        of(["attention", "maps"]) | {"reviews", "figures", "report"},
+        of(["attention", "maps"]) | {"reviews"} | COMPILED,
     ),
     "the corpus file rewritten identically with a new time": (rewritten, NOTHING),
     "the corpus file moved": (move_data, {"report"}),
@@ -332,14 +334,14 @@ PARTS = ("Snakefile", "rules", "src", "workflow", "profiles", "config", "envs")
 
 
 @pytest.fixture
-def case(finished: Workflow, root: Path, tmp_path: Path) -> Case:
+def case(pristine: Workflow, root: Path, tmp_path: Path) -> Case:
     """A copy of the repository and of the finished study, with all times as they were."""
     repository = tmp_path / "repository"
     for part in PARTS:
         copy = shutil.copytree if (root / part).is_dir() else shutil.copy2
         (repository / part).parent.mkdir(exist_ok=True)
         copy(root / part, repository / part)
-    shutil.copytree(finished.folder, tmp_path / "study")
+    shutil.copytree(pristine.folder, tmp_path / "study")
     return Case(repository, tmp_path / "study", json.loads(json.dumps(SMALL)))
 
 

@@ -4,17 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from small_workflow import Workflow
+from wandb_folders import rows, stored
 
 from batchscope.files import read_json
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "integration"))
-
-from wandb_folders import rows, stored
 
 RUN = "results/small/runs/bert/bs16/constant/seed1"
 TRACKING = {"tracking": {"mode": "offline"}}
@@ -29,8 +25,6 @@ ONE_RUN = {
 @pytest.fixture(scope="module")
 def tracked(root, tmp_path_factory):
     """One training, killed with its workflow in mid-run, finished by the next start, evaluated and replayed."""
-    from conftest import Workflow
-
     workflow = Workflow(root, tmp_path_factory.mktemp("tracked"))
     workflow.write_config(**ONE_RUN, **TRACKING)
     process = subprocess.Popen(
@@ -65,7 +59,7 @@ def planned(workflow, *targets, **changes) -> str:
 
 def test_every_update_of_a_killed_and_resumed_training_stands_there_once(tracked):
     study = tracked.folder / "results/small"
-    assert "going on after update" in (study / "logs/train/bert/bs16/constant/seed1.log").read_text()
+    assert "resuming after update" in (study / "logs/train/bert/bs16/constant/seed1.log").read_text()
     record = read_json(tracked.folder / RUN / "tracking.json")
     (folder,) = (study / "wandb").glob("offline-run-*")
     assert tracked.folder / record["folder"] == folder

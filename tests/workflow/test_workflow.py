@@ -1,15 +1,16 @@
 """The whole DAG under real Snakemake."""
 
+import json
 import os
 import re
 import signal
 import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
 from batchscope.files import read_json
 from batchscope.provenance.fingerprint import file_hash
@@ -53,10 +54,10 @@ def test_a_training_spares_its_later_stages_the_start(finished):
     """They collect what it left, unless its attention came before the reviews were chosen."""
     logs = finished.folder / "results/small/logs"
     for log in logs.glob("train/**/*.log"):
-        for stage in re.findall(r"(\w+): done ahead", log.read_text()):
+        for stage in re.findall(r"(\w+): computed in .*, ready for its own job", log.read_text()):
             collected = logs / stage / log.relative_to(logs / "train")
-            assert "found ready" in collected.read_text()
-    assert "evaluate: done ahead" in "".join(log.read_text() for log in logs.glob("train/**/*.log"))
+            assert "the training of this run has computed this already" in collected.read_text()
+    assert "evaluate: computed in" in "".join(log.read_text() for log in logs.glob("train/**/*.log"))
 
 
 def test_a_finished_study_is_left_alone(finished):
@@ -65,37 +66,44 @@ def test_a_finished_study_is_left_alone(finished):
     assert "Nothing to be done" in result.stdout
 
 
-def planned(finished, **changes) -> dict[str, int]:
-    """What a finished study would run after a change of its config; read from a dry run, so it stays as it is."""
-    changed = finished.folder / "changed.json"
-    finished.write_config(changed, **changes)
-    result = finished.snakemake("--dry-run", configfile=changed)
+BRACES = "{amount} costs ${HOME}, or \\frac{a}{b} of {wildcards.model} {{x}}"
+
+
+def test_braces_in_any_text_of_the_config_are_text(workflow):
+    """Not wildcards of Snakemake, and not variables of the shell, which gets none of them."""
+    source, text, label = "re{views} ${HOME} 'of' mine.jsonl", "the {text}", "${label}"
+    workflow.write_config(
+        data={"source": source, "text": text, "label": label, "max_length": 24},
+        attention={"texts": [BRACES]},
+        report={"title": BRACES},
+    )
+    reviews = [json.loads(line) for line in (workflow.folder / "reviews.jsonl").read_text().splitlines()]
+    renamed = [{text: review["text"], label: review["label"]} for review in reviews]
+    (workflow.folder / source).write_text("".join(json.dumps(review) + "\n" for review in renamed))
+    result = workflow.snakemake("--until", "tokenize", "reviews")
     assert result.returncode == 0, result.stdout
-    return {} if "Nothing to be done" in result.stdout else jobs(result.stdout)
+    result = workflow.snakemake("--dry-run", "--printshellcmds")
+    assert result.returncode == 0, result.stdout
+    assert "amount" not in result.stdout
+    chosen = read_json(workflow.folder / "results/small/data/reviews.json")
+    assert chosen["reviews"][0]["text"] == BRACES
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"physical_batch_size": 8},
-        {"tracking": {"mode": "offline"}},
-        {"report": {"palette": ["#112233", "#445566"]}},
-    ],
-    ids=["physical_batch_size", "tracking", "palette"],
-)
-def test_settings_train_nothing_again(finished, settings):
-    assert set(planned(finished, **settings)) <= {"tables", "figures", "page", "track", "all"}
-
-
-def test_a_changed_learning_rate_trains_again(finished):
-    """The counterpart of the test above: what the result depends on does count."""
-    changed = {"constant": {"base_lr": 2e-3}}
-    assert planned(finished, lr_policies=changed)["train"] == 2
-
-
-def test_a_new_seed_adds_its_own_runs_only(finished):
-    expected = {"train": 3, "evaluate": 3, "attention": 3, "tables": 1, "figures": 1, "page": 1, "all": 1}
-    assert planned(finished, seeds=[1, 2]) == expected
+def test_a_dry_run_or_a_plan_of_another_config_leaves_what_jobs_read(finished):
+    folder = finished.folder / "results/small/jobs"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    wanted = finished.folder / "other.json"
+    finished.write_config(wanted, seeds=[1, 2, 3], optimizer={"eps": 1e-7})
+    assert finished.snakemake("--dry-run", configfile=wanted).returncode == 0
+    plan = subprocess.run(
+        [sys.executable, "-m", "batchscope", "plan", "--configfile", wanted],
+        cwd=finished.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert plan.returncode == 0 and "optimizer.eps: 1e-08 → 1e-07" in plan.stdout, plan.stdout + plan.stderr
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_maps_of_any_run_of_the_study_can_be_asked_for(finished):
@@ -121,7 +129,7 @@ def test_the_snakemake_report_holds_the_figures(finished):
 
 def test_a_failed_run_leaves_the_others_and_names_its_log(workflow):
     workflow.write_config(lr_policies={"good": {"base_lr": 1e-3}, "bad": {"base_lr": 1e30}}, target_batch_sizes=[16])
-    result = workflow.snakemake()
+    result = workflow.snakemake("--until", "evaluate")
     assert result.returncode != 0
     study = workflow.folder / "results/small"
     assert (study / "runs/bert/bs16/good/seed1/metrics.json").is_file()
@@ -135,8 +143,9 @@ def test_a_failed_run_leaves_the_others_and_names_its_log(workflow):
 
 def test_a_dag_killed_in_mid_training_finishes_with_the_same_tables(finished, workflow):
     workflow.write_config(save_every=0.001)
+    tables = ["--", "results/small/tables/summary.csv"]
     process = subprocess.Popen(
-        workflow.command(),
+        workflow.command(*tables),
         env=workflow.environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -146,14 +155,14 @@ def test_a_dag_killed_in_mid_training_finishes_with_the_same_tables(finished, wo
     give_up = time.monotonic() + 300
     while not list(study.glob("state/*/state-*.pt")) and time.monotonic() < give_up:
         assert process.poll() is None
-        time.sleep(0.001)
+        time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert list(study.glob("state/*/state-*.pt")) and not (study / "report/index.html").exists()
+    assert list(study.glob("state/*/state-*.pt")) and not (study / "tables/summary.csv").exists()
     assert workflow.snakemake("--unlock").returncode == 0
-    result = workflow.snakemake()
+    result = workflow.snakemake(*tables)
     assert result.returncode == 0, result.stdout
-    assert "going on after update" in "".join(path.read_text() for path in study.glob("logs/train/**/*.log"))
+    assert "resuming after update" in "".join(path.read_text() for path in study.glob("logs/train/**/*.log"))
     undisturbed = finished.folder / "results/small"
     for table in ("contrasts.csv", "history.parquet"):
         assert file_hash(study / "tables" / table) == file_hash(undisturbed / "tables" / table)

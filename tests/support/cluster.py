@@ -17,7 +17,8 @@ import pytest
 
 from batchscope.provenance.fingerprint import file_hash
 
-SCRIPT = Path(__file__).with_name("cluster.sh")
+SCRIPT = Path(__file__).parents[1] / "slurm/cluster.sh"
+POLLING = Path(__file__).with_name("snakemake_polling.py")
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
 PREFIX = "batchscope-slurm-"
 PACKAGES = "slurm-wlm slurmdbd mariadb-server munge"
@@ -25,8 +26,10 @@ AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 
 # On a busy machine two threads spend their time waiting for each other.
 ONE_THREAD = [f"{rule}=1" for rule in ("train", "certify", "evaluate", "attention", "tokenize")]
-# One training of about two minutes on a core, and one of seconds.
-LONG, SHORT = 64, 8
+# What a training takes that is interrupted, at the speed that a short one measures on this machine. A job of one minute
+# trains for about half of it: it starts Snakemake twice and keeps a reserve for saving.
+LONG_SECONDS = 75
+RUN = "bert/bs64/constant/seed1"
 STUDY: dict[str, Any] = {
     "study": "cluster",
     "data": {"source": "synthetic", "synthetic": {"reviews": 640}, "max_length": 64},
@@ -37,11 +40,11 @@ STUDY: dict[str, Any] = {
             "vocabulary_size": 500,
         }
     },
-    "target_batch_sizes": [SHORT, LONG],
+    "target_batch_sizes": [64],
     "physical_batch_size": 8,
     "lr_policies": {"constant": {"base_lr": 1e-3}},
     "seeds": [1],
-    "budget": {"updates": 1500},
+    "budget": {"updates": 40},
     "precision": "float32",
     "noise_scale": "full",
     "save_every": 2,
@@ -55,19 +58,20 @@ class SlurmStudy:
 
     root: Path
     folder: Path
+    updates: int = STUDY["budget"]["updates"]
 
     def write_config(self, **changes: Any) -> None:
         """Write the study's config, changed."""
-        (self.folder / "config.json").write_text(json.dumps(STUDY | changes))
+        (self.folder / "config.json").write_text(json.dumps(STUDY | {"budget": {"updates": self.updates}} | changes))
 
     def command(self, *arguments: object) -> list[str]:
         """Snakemake's command line."""
-        snakemake = [sys.executable, "-m", "snakemake", "--snakefile", self.root / "Snakefile"]
+        snakemake = [sys.executable, POLLING, "--snakefile", self.root / "Snakefile"]
         config = ["--directory", self.folder, "--configfile", self.folder / "config.json", "--set-threads", *ONE_THREAD]
         return [str(part) for part in [*snakemake, *config, *arguments]]
 
     def on_slurm(self, *arguments: object, profile: Path | None = None) -> list[str]:
-        """The command line that submits; status checks are closer together than a site would like."""
+        """The command line that submits jobs. The first status check comes earlier than a site would like."""
         cluster = ["--workflow-profile", profile or self.root / "profiles/slurm"]
         return self.command(*cluster, "--slurm-init-seconds-before-status-checks", 3, "--latency-wait", 10, *arguments)
 
@@ -97,11 +101,15 @@ class SlurmStudy:
         """Names of all states that stand there to go on from, oldest first."""
         return sorted(path.name for path in self.results.glob("state/*/state-*.pt"))
 
-    def trained(self, batch: int) -> dict[str, str]:
-        """Hashes of what a training made."""
-        run = self.results / f"runs/bert/bs{batch}/constant/seed1"
+    @property
+    def run_folder(self) -> Path:
+        """The files of the training."""
+        return self.results / "runs" / RUN
+
+    def trained(self) -> dict[str, str]:
+        """Hashes of what the training made."""
         files = ("history.jsonl", "checkpoints/best.safetensors", "checkpoints/last.safetensors")
-        return {name: file_hash(run / name) for name in files}
+        return {name: file_hash(self.run_folder / name) for name in files}
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-import torch
-
 from batchscope.config.study import Study
 from batchscope.data.corpus import build_corpus
 from batchscope.data.split import make_split
 from batchscope.data.tokenize import tokenize
-from batchscope.training.spec import TrainSpec
+from batchscope.training.spec import TrainSettings, TrainSpec
 
 TINY = {
     "bert": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48},
@@ -45,6 +42,11 @@ def tiny_config(**changes):
     } | changes
 
 
+def train_settings(**changes) -> TrainSettings:
+    """Micro-batches of 6 on the CPU, with keys changed."""
+    return TrainSettings.read({"physical_batch_size": 6, "device": "cpu"} | changes)
+
+
 @dataclass(frozen=True)
 class SmallStudy:
     """Folder and specs of the small study."""
@@ -61,16 +63,9 @@ class SmallStudy:
         return next(spec for cell, spec in study.train_specs().items() if (cell.model, cell.batch) == (model, batch))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums of floats depend on the number of threads; whatever ran before, a test computes with one."""
-    torch.set_num_threads(1)
+def made_study(folder: Path) -> SmallStudy:
+    """Corpus, split and tokens of the small study, made in ``folder`` by the stages themselves."""
 
-
-@pytest.fixture(scope="session")
-def small_study(tmp_path_factory) -> SmallStudy:
-    """Corpus, split and tokens, made once."""
-    folder = tmp_path_factory.mktemp("small")
     study = Study.from_mapping(tiny_config())
     corpus, split = folder / "data/corpus.parquet", folder / "data/split.parquet"
     build_corpus(study.corpus_spec(), corpus)

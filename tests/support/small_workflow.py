@@ -1,0 +1,81 @@
+"""Real Snakemake, on this checkout's Snakefile, in a folder of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchscope.data.spec import SyntheticSpec
+from batchscope.data.synthetic import synthetic_reviews
+
+# The checkpoints have more than the megabyte up to which Snakemake looks at an input's content if not told otherwise.
+SMALL = {
+    "study": "small",
+    "data": {"source": "reviews.jsonl", "max_length": 24},
+    "models": {
+        "bert": {
+            "architecture": "bert",
+            "config": {"hidden_size": 192, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
+            "vocabulary_size": 300,
+        }
+    },
+    "target_batch_sizes": [16, 64],
+    "physical_batch_size": 16,
+    "lr_policies": {
+        "constant": {"base_lr": 1e-3},
+        "sqrt": {"base_lr": 1e-3, "scaling": "sqrt", "reference_batch_size": 16},
+    },
+    "seeds": [1],
+    "budget": {"epochs": 1},
+    "precision": "float32",
+    "device": "cpu",
+}
+
+REFERENCE = Path("config/config.yaml")
+
+
+@dataclass
+class Workflow:
+    """The workflow of a config, run in ``folder``."""
+
+    root: Path
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """The config that ``snakemake`` takes if none is named."""
+        return self.folder / "config.json"
+
+    def write_config(self, path: Path | None = None, **changes) -> None:
+        """Write the small study's config, changed, and its reviews where they are not there yet."""
+        (path or self.config).write_text(json.dumps(SMALL | changes))
+        reviews = self.folder / "reviews.jsonl"
+        if not reviews.exists():
+            made = synthetic_reviews(SyntheticSpec(reviews=160, seed=0, label_noise=0.03))
+            lines = [review._asdict() for review in made]
+            reviews.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def command(self, *arguments, configfile: Path | None = None) -> list[str]:
+        """Snakemake's command line. ``REFERENCE`` takes the Snakefile's own config."""
+        config = [] if configfile == REFERENCE else ["--configfile", configfile or self.config]
+        command = [sys.executable, "-m", "snakemake", "--snakefile", self.root / "Snakefile"]
+        return [str(part) for part in [*command, "--directory", self.folder, "--cores", "2", *config, *arguments]]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The package is the checkout's because the Snakefile says so, not because the test does."""
+        return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def snakemake(self, *arguments, configfile: Path | None = None) -> subprocess.CompletedProcess:
+        """Run Snakemake; stdout and stderr together in ``.stdout``."""
+        return subprocess.run(
+            self.command(*arguments, configfile=configfile),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment,
+            check=False,
+            timeout=600,
+        )
