@@ -24,7 +24,7 @@ from batchscope.data.tokens import Tokens, load_tokens
 from batchscope.errors import UserError
 from batchscope.files import write_json
 from batchscope.hardware.allocator import keep_freed_memory
-from batchscope.hardware.device import device_name, pick_device, resolve_precision
+from batchscope.hardware.device import device_name, pick_place
 from batchscope.insight.attention import why_no_attention
 from batchscope.model.check import check_model
 from batchscope.model.classifier import TextClassifier, build_model
@@ -48,8 +48,8 @@ def certify(spec: CertificateSpec, device: str, tokens_folder: Path, output: Pat
     """
     started = time.perf_counter()
     keep_freed_memory()
-    place = pick_device(device)
-    precision = str(resolve_precision(spec.precision, place)).removeprefix("torch.")
+    picked = pick_place(device, spec.precision)
+    place, precision = picked.device, picked.precision_name
     tokens = load_tokens(tokens_folder / "train.arrow")
     micro_batch = _micro_batch_size(len(tokens))
     plan = Plan(certified_windows(micro_batch), micro_batch, ACCUMULATION_STEPS)

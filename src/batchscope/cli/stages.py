@@ -10,12 +10,14 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from batchscope.errors import UserError
 from batchscope.files import write_json
 from batchscope.provenance.jobs import JobFile
 from batchscope.provenance.layout import Layout, checkpoints_of
+from batchscope.provenance.stages import model_of, subject_of, verb_of
 from batchscope.training.launch import is_rank, launch
 from batchscope.training.stop import deadline
 
@@ -50,12 +52,12 @@ class Task:
     @property
     def subject(self) -> str:
         """The model or the run that the job is for."""
-        return self.name.partition("/")[2]
+        return subject_of(self.name)
 
     @property
     def model(self) -> str:
         """The model that the job is for."""
-        return self.subject.partition("/")[0]
+        return model_of(self.name)
 
     @property
     def tokens(self) -> Path:
@@ -66,6 +68,14 @@ class Task:
     def run(self) -> Path:
         """Folder of the run that the job is for."""
         return self.layout.run(self.subject)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """``run_fingerprint`` of a training, which reads all of its tokens."""
+        from batchscope.provenance.manifests import run_fingerprint
+        from batchscope.training.spec import TrainSpec
+
+        return run_fingerprint(self.jobs.spec(self.name, TrainSpec), self.code, self.tokens)
 
 
 def corpus(task: Task) -> Work:
@@ -129,7 +139,6 @@ def train(task: Task) -> Work:
         return lambda: launch(settings.gpus, sys.argv[1:])
     from batchscope.hardware.device import pick_place, use_threads
     from batchscope.provenance.handover import prepare
-    from batchscope.provenance.manifests import run_fingerprint
     from batchscope.tracking import Tracker, TrackingSpec
     from batchscope.training.loop import train as run
     from batchscope.training.spec import TrainSpec
@@ -149,10 +158,9 @@ def train(task: Task) -> Work:
         # Offline, the `track` rule replays the history when the training is done.
         if tracking.mode != "online" or os.environ.get("RANK", "0") != "0":
             tracking = tracking.model_copy(update={"mode": "disabled"})
-        fingerprint = run_fingerprint(spec, task.code, task.tokens)
         place = pick_place(settings.device, spec.precision)
-        earlier = workspace_folder(layout.state, fingerprint, place) / "history.jsonl"
-        with Tracker(tracking, spec.plain(), fingerprint, layout.tracking, earlier) as tracker:
+        earlier = workspace_folder(layout.state, task.fingerprint, place) / "history.jsonl"
+        with Tracker(tracking, spec.plain(), task.fingerprint, layout.tracking, earlier) as tracker:
             run(
                 spec,
                 task.code,
@@ -266,7 +274,7 @@ def is_done(task: Task) -> bool:
     """
     from batchscope.provenance.handover import collect
 
-    verb = task.name.partition("/")[0]
+    verb = verb_of(task.name)
     if verb == "train" and not is_rank():
         return _reused(task)
     return verb in ("evaluate", "attention") and collect(task.jobs, task.name, task.threads)
@@ -274,18 +282,11 @@ def is_done(task: Task) -> bool:
 
 def alone(task: Task) -> AbstractContextManager[None]:
     """No other process trains the same run while this lasts: it waits for one that does. Nothing for other jobs."""
-    if task.name.partition("/")[0] != "train" or is_rank():
+    if verb_of(task.name) != "train" or is_rank():
         return nullcontext()
     from batchscope.locks import waiting_lock
 
-    return waiting_lock(task.layout.locks / f"{_fingerprint(task)}.lock", f"the training of {task.subject}")
-
-
-def _fingerprint(task: Task) -> str:
-    from batchscope.provenance.manifests import run_fingerprint
-    from batchscope.training.spec import TrainSpec
-
-    return run_fingerprint(task.jobs.spec(task.name, TrainSpec), task.code, task.tokens)
+    return waiting_lock(task.layout.locks / f"{task.fingerprint}.lock", f"the training of {task.subject}")
 
 
 def _reused(task: Task) -> bool:
@@ -302,7 +303,7 @@ def _reused(task: Task) -> bool:
             return None
         return f"was trained in {there[0]} on {there[1]}, and this job trains in {here[0]} on {here[1]}"
 
-    found = reuse(task.run, _fingerprint(task), task.layout.results, RUNS, differs)
+    found = reuse(task.run, task.fingerprint, task.layout.results, RUNS, differs)
     if found:
         log.info(f"{found} is the same training, finished: nothing to train")
     return found is not None

@@ -14,7 +14,7 @@ from batchscope.evaluation.predict import predict
 from batchscope.evaluation.records import Measures, Metrics
 from batchscope.evaluation.spec import EvaluationSpec
 from batchscope.files import atomic, write_json
-from batchscope.hardware.device import device_name, pick_device, resolve_precision
+from batchscope.hardware.device import device_name, pick_place
 from batchscope.model.checkpoint import load_checkpoint
 
 Split = Literal["validation", "test"]
@@ -31,17 +31,16 @@ def evaluate(
     ``checkpoints`` holds the files of ``best`` and ``last``; if both are of one epoch, the model runs once. Raises
     UserError for a damaged checkpoint.
     """
-    device = pick_device(device_wanted)
-    precision = resolve_precision(spec.precision, device)
+    place = pick_place(device_wanted, spec.precision)
     tokens = {split: load_tokens(tokens_folder / f"{split}.arrow") for split in SPLITS}
     tables: list[pa.Table] = []
     measures: dict[tuple[Split, Which], Measures] = {}
     logits: dict[Split, NDArray[np.float32]] = {}
     epoch = None
     for checkpoint in CHECKPOINTS:
-        model, facts = load_checkpoint(checkpoints[checkpoint], device)
+        model, facts = load_checkpoint(checkpoints[checkpoint], place.device)
         if facts["epoch"] != epoch:
-            logits = {split: predict(model, tokens[split], device, precision) for split in SPLITS}
+            logits = {split: predict(model, tokens[split], *place) for split in SPLITS}
         epoch = facts["epoch"]
         for split in SPLITS:
             tables.append(_rows(tokens[split], logits[split], split, checkpoint))
@@ -49,7 +48,7 @@ def evaluate(
     with atomic(output_folder / "predictions.parquet") as temporary:
         pq.write_table(pa.concat_tables(tables), temporary)
     metrics: Metrics = {
-        "computed_with": {"device": device_name(device), "precision": str(precision).removeprefix("torch.")},
+        "computed_with": {"device": device_name(place.device), "precision": place.precision_name},
         "validation": {"best": measures["validation", "best"], "last": measures["validation", "last"]},
         "test": {"best": measures["test", "best"], "last": measures["test", "last"]},
     }

@@ -13,7 +13,7 @@ PROGRAM = """
 import json, sys
 from batchscope.hardware.device import pick_place
 place = pick_place(sys.argv[1], sys.argv[2])
-print(json.dumps([str(place.precision).removeprefix("torch."), place.device.type]))
+print(json.dumps([place.precision_name, place.device.type]))
 """
 
 

@@ -15,7 +15,7 @@ from batchscope.provenance.layout import Layout
 from batchscope.provenance.manifests import run_fingerprint, tokens_manifest
 from batchscope.provenance.plan import PlannedJob
 from batchscope.provenance.reuse import RUNS, TOKENS, manifests
-from batchscope.provenance.stages import read_record, verb_of
+from batchscope.provenance.stages import model_of, read_record, verb_of
 from batchscope.training.spec import TrainSpec
 
 COPYING_SECONDS = 5.0
@@ -44,7 +44,7 @@ def _find_finished(planned: dict[str, PlannedJob], jobs: JobFile) -> None:
     tokens: dict[str, Path | None] = {}
     for name, job in planned.items():
         if verb_of(name) == "tokenize":
-            model, found = name.partition("/")[2], None
+            model, found = model_of(name), None
             data = _data_layout(planned, jobs)
             if data:
                 spec = jobs.spec(name, TokensSpec)
@@ -55,7 +55,7 @@ def _find_finished(planned: dict[str, PlannedJob], jobs: JobFile) -> None:
             tokens[model] = found
     for name, job in planned.items():
         if verb_of(name) == "train":
-            model = name.split("/")[1]
+            model = model_of(name)
             folder = tokens.get(model, layout.tokens(model))
             if folder and (folder / "train.arrow").is_file():
                 fingerprint = run_fingerprint(jobs.spec(name, TrainSpec), jobs.code(name), folder, hash_of)

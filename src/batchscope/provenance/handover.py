@@ -16,7 +16,7 @@ from batchscope.provenance.code import code_hash
 from batchscope.provenance.fingerprint import canonical_json, content_hash, digest
 from batchscope.provenance.jobs import JobFile
 from batchscope.provenance.layout import checkpoints_of
-from batchscope.provenance.stages import STAGES, verb_of
+from batchscope.provenance.stages import STAGES, model_of, subject_of, verb_of
 
 log = logging.getLogger(__name__)
 SECONDS_NEEDED = 300
@@ -32,7 +32,7 @@ def collect(jobs: JobFile, job: str, threads: int | None) -> bool:
 
     Anything else that a training left for this job is out of date, and is removed.
     """
-    ready, run_folder = jobs.layout.ready / job, jobs.layout.run(_run(job))
+    ready, run_folder = jobs.layout.ready / job, jobs.layout.run(subject_of(job))
     files = FILES[verb_of(job)]
     found = all((ready / name).is_file() for name in files) and _made_of(ready) == fingerprint(
         jobs, job, checkpoints_of(run_folder), threads
@@ -92,7 +92,7 @@ def _prepare(jobs: JobFile, job: str, checkpoints: dict[str, Path], threads: int
 
 
 def _compute(jobs: JobFile, job: str, checkpoints: dict[str, Path], folder: Path) -> None:
-    tokens, device = jobs.layout.tokens(_model(job)), jobs.settings.device
+    tokens, device = jobs.layout.tokens(model_of(job)), jobs.settings.device
     if verb_of(job) == "evaluate":
         from batchscope.evaluation.evaluate import evaluate
         from batchscope.evaluation.spec import EvaluationSpec
@@ -107,15 +107,11 @@ def _compute(jobs: JobFile, job: str, checkpoints: dict[str, Path], folder: Path
 
 def _inputs(jobs: JobFile, job: str, checkpoints: dict[str, Path]) -> dict[str, Path]:
     """Every file or folder that the stage reads."""
-    tokens = jobs.layout.tokens(_model(job))
+    tokens = jobs.layout.tokens(model_of(job))
     if verb_of(job) == "evaluate":
         return checkpoints | {split: tokens / f"{split}.arrow" for split in ("validation", "test")}
     reviews = {"reviews": jobs.layout.reviews, "tokenizer": tokens / "tokenizer"}
     return reviews | {"validation": tokens / "validation.arrow", "best": checkpoints["best"]}
-
-
-def _run(job: str) -> str:
-    return job.partition("/")[2]
 
 
 def _model(job: str) -> str:

@@ -14,7 +14,7 @@ from batchscope.files import read_json, write_text
 from batchscope.provenance.fingerprint import canonical_json, digest, without_places
 from batchscope.provenance.layout import RESULTS, Layout
 from batchscope.provenance.spec import Spec
-from batchscope.provenance.stages import verb_of
+from batchscope.provenance.stages import subject_of, verb_of
 from batchscope.training.spec import TrainSettings
 
 JOB_FILES = "BATCHSCOPE_JOB_FILES"
@@ -57,7 +57,7 @@ class JobFile:
 
     def subjects(self, verb: str) -> list[str]:
         """The models or runs that a verb has jobs for, sorted."""
-        return sorted(job.partition("/")[2] for job in self.jobs if verb_of(job) == verb)
+        return sorted(subject_of(job) for job in self.jobs if verb_of(job) == verb)
 
     def code(self, job: str) -> str:
         """Hash of the code of a job's stage, as the workflow saw it."""
@@ -66,25 +66,27 @@ class JobFile:
 
 def fingerprints(specs: Mapping[str, Spec]) -> dict[str, str]:
     """Job → ``Spec.fingerprint``; that of a spec which many jobs share is computed once."""
-    known: dict[int, str] = {}
+    distinct, positions = _distinct(specs)
+    known = [spec.fingerprint() for spec in distinct]
+    return {job: known[position] for job, position in positions.items()}
+
+
+def _distinct(specs: Mapping[str, Spec]) -> tuple[list[Spec], dict[str, int]]:
+    """The distinct objects among the specs, and job → position of its spec among them."""
+    positions: dict[int, int] = {}
+    distinct: list[Spec] = []
     for spec in specs.values():
-        if id(spec) not in known:
-            known[id(spec)] = spec.fingerprint()
-    return {job: known[id(spec)] for job, spec in specs.items()}
+        if id(spec) not in positions:
+            positions[id(spec)] = len(distinct)
+            distinct.append(spec)
+    return distinct, {job: positions[id(spec)] for job, spec in specs.items()}
 
 
 def write_job_file(
     folder: Path, study: str, specs: Mapping[str, Spec], codes: Mapping[str, str], settings: TrainSettings
 ) -> Path:
     """Write the job file into ``folder`` unless it is there already; its path."""
-    positions: dict[int, int] = {}
-    distinct: list[Spec] = []
-    jobs = {}
-    for job, spec in specs.items():
-        if id(spec) not in positions:
-            positions[id(spec)] = len(distinct)
-            distinct.append(spec)
-        jobs[job] = positions[id(spec)]
+    distinct, jobs = _distinct(specs)
     text = canonical_json(
         {
             "study": study,

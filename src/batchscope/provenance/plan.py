@@ -21,7 +21,7 @@ from batchscope.files import read_json
 from batchscope.provenance.code import PACKAGE, describe_code
 from batchscope.provenance.jobs import JOB_FILES, JobFile, read_job_file
 from batchscope.provenance.records import CodeDescription
-from batchscope.provenance.stages import STAGES, read_record, verb_of
+from batchscope.provenance.stages import STAGES, read_record, subject_of, verb_of
 
 REPOSITORY = PACKAGE.parents[1]
 MISSING, UPDATED, UPSTREAM = "Missing output files", "Updated input files", "Input files updated by another job"
@@ -213,7 +213,7 @@ def in_words(cause: Cause) -> str:
         case "input":
             return f"changed input: {_files(cause['files'])}"
         case "upstream":
-            verbs = dict.fromkeys(job.partition("/")[0] for job in cause["jobs"])
+            verbs = dict.fromkeys(map(verb_of, cause["jobs"]))
             return f"after {', '.join(verbs)}"
         case "spec" if "added" in cause:
             return f"{cause['field']}: {cause['added']} added, {cause['removed']} removed"
@@ -256,8 +256,8 @@ def as_table(jobs: list[PlannedJob]) -> str:
     if not jobs:
         return "Nothing to run: everything is up to date."
     lines = [f"{'stage':<12}{'jobs':>6}{'reused':>8}{'predicted':>13}"]
-    for verb in sorted({job.name.partition("/")[0] for job in jobs}, key=_order):
-        stage = [job for job in jobs if job.name.partition("/")[0] == verb]
+    for verb in sorted({verb_of(job.name) for job in jobs}, key=_order):
+        stage = [job for job in jobs if verb_of(job.name) == verb]
         reused = sum(job.reuses is not None for job in stage)
         lines.append(f"{verb:<12}{len(stage):>6}{reused or '':>8}{_predicted(stage):>13}")
         groups: dict[str, list[PlannedJob]] = {}
@@ -277,7 +277,7 @@ def _order(verb: str) -> int:
 
 
 def _subjects(group: list[PlannedJob]) -> str:
-    names = sorted(job.name.partition("/")[2] for job in group)
+    names = sorted(subject_of(job.name) for job in group)
     if not names[0]:
         return ""
     return f"  [{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}]"

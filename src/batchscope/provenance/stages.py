@@ -85,7 +85,7 @@ def stale_jobs(layout: Layout, specs: Mapping[str, str], codes: Mapping[str, str
     for job, spec in specs.items():
         record = read_record(layout.record(job))
         if record and (record["code"] != codes[verb_of(job)] or fingerprint_of(record) != spec):
-            output = layout.study / STAGES[verb_of(job)].output.format(job.partition("/")[2])
+            output = layout.study / STAGES[verb_of(job)].output.format(subject_of(job))
             if output.exists():
                 yield job, str(output)
 
@@ -93,3 +93,13 @@ def stale_jobs(layout: Layout, specs: Mapping[str, str], codes: Mapping[str, str
 def verb_of(job: str) -> str:
     """``train`` of ``train/bert/bs64/constant/seed1``."""
     return job.partition("/")[0]
+
+
+def subject_of(job: str) -> str:
+    """The model or the run that a job is for: ``bert/bs64/constant/seed1``; empty for a job of the whole study."""
+    return job.partition("/")[2]
+
+
+def model_of(job: str) -> str:
+    """The model that a job is for: ``bert``."""
+    return subject_of(job).partition("/")[0]
