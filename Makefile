@@ -21,8 +21,9 @@ READY_FOR_BENCHMARKS := .venv/.ready-for-benchmarks
 CASES := all
 REPEATS := 5
 
-# Processes that share the tests; tests/support/workers.py says which tests stay together.
-WORKERS := 2
+# Processes that share the tests: one per core, and one for the cluster's tests, which mostly wait
+# (tests/support/workers.py).
+WORKERS := 3
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile

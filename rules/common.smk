@@ -1,9 +1,11 @@
 # Reads and checks the config; names folders, runs and specs. No rules here, and no logic: that is in batchscope.config.study.
 
+import gc
 import re
 import sys
 from os import environ, pathsep
 from pathlib import Path
+from shlex import quote
 
 from snakemake import __version__ as snakemake_version
 from snakemake.exceptions import WorkflowError
@@ -36,6 +38,11 @@ environ["PYTHONPATH"] = pathsep.join(
     filter(None, [str(SOURCE), environ.get("PYTHONPATH")])
 )
 environ["PATH"] = pathsep.join([str(Path(sys.executable).parent), environ["PATH"]])
+# Snakemake writes the path of Python as it stands into the shell lines of a cluster's jobs, and uses it for nothing else.
+sys.executable = quote(sys.executable)
+
+# The default collects garbage so often that it takes a tenth of the time of a dry run of thousands of jobs.
+gc.set_threshold(100_000, 50, 100)
 
 CONTENT_MEMORY = Path("results/.content.json")
 

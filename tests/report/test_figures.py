@@ -99,13 +99,13 @@ def test_quality_against_cost_marks_every_run_once_and_energy_where_it_was_measu
     figure = quality_cost_figure(spec, results)
     assert [axis.get_xlabel() for axis in figure.axes] == ["seconds per run"] * 2
     for axis, model in zip(figure.axes, ["modernbert", "bert"], strict=True):
-        drawn = sorted((line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines)
+        drawn = sorted(mark for line in axis.lines for mark in zip(line.get_xdata(), line.get_ydata(), strict=True))
         mine = runs[runs.model == model]
         assert drawn == sorted(zip(mine.seconds, mine.test_accuracy, strict=True))
 
     measured = results.assign(energy_joules=3600.0 * results.seed)
     figure = quality_cost_figure(spec, measured)
     assert [axis.get_xlabel() for axis in figure.axes] == ["seconds per run"] * 2 + ["energy per run, Wh"] * 2
-    assert {line.get_xdata()[0] for line in figure.axes[2].lines} == {1.0, 2.0}
+    assert {energy for line in figure.axes[2].lines for energy in line.get_xdata()} == {1.0, 2.0}
     partly = measured.assign(energy_joules=[None, *measured.energy_joules[1:]])
     assert len(quality_cost_figure(spec, partly).axes) == 2, "a cost that some runs lack is not drawn"

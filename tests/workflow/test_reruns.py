@@ -1,4 +1,4 @@
-"""What a change re-runs: real Snakemake on a finished study, the exact jobs, and `batchscope plan` beside it.
+"""What a change re-runs: real Snakemake on a finished study, and the exact jobs, as `batchscope plan` names them.
 
 The table in docs/reruns.md has a line for every row here, and says the same.
 """
@@ -268,11 +268,16 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
 # ---------------------------------------------------------------------------------------------------------- asking
 
 
+def written(case: Case) -> str:
+    """The file of the config as it is now."""
+    path = case.folder / "changed.yaml"
+    path.write_text(yaml.safe_dump(case.config, sort_keys=False))
+    return str(path)
+
+
 def command(case: Case, *words: str) -> list[str]:
-    config = case.folder / "changed.yaml"
-    config.write_text(yaml.safe_dump(case.config, sort_keys=False))
     start = [sys.executable, "-m", "snakemake", "--snakefile", str(case.repository / "Snakefile"), "--cores", "2"]
-    return [*start, "--configfile", str(config), *words, *case.arguments]
+    return [*start, "--configfile", written(case), *words, *case.arguments]
 
 
 def start(case: Case, words: list[str]) -> subprocess.Popen:
@@ -319,15 +324,13 @@ def told(output: str) -> set[str]:
     return {job for message in messages if (job := job_of(message))}
 
 
-def answers(case: Case) -> tuple[set[str], dict[str, Any]]:
-    """The jobs by `snakemake -n`, and the answer of `batchscope plan --json`; both asked at once."""
-    dry = start(case, command(case, "--dry-run"))
-    words = [sys.executable, "-m", "batchscope", "plan", "--json", "--configfile", str(case.folder / "changed.yaml")]
+def planned(case: Case) -> dict[str, Any]:
+    """The answer of `batchscope plan --json`, which asks Snakemake for a dry run and names its jobs."""
+    words = [sys.executable, "-m", "batchscope", "plan", "--json", "--configfile", written(case)]
     plan = start(case, [*words, "--", *case.arguments])
-    outputs = [process.communicate()[0] for process in (dry, plan)]
-    assert dry.returncode == 0, outputs[0]
-    assert plan.returncode == 0, outputs[1]
-    return told(outputs[0]), json.loads(outputs[1])
+    output, _ = plan.communicate()
+    assert plan.returncode == 0, output
+    return json.loads(output)
 
 
 PARTS = ("Snakefile", "rules", "src", "workflow", "profiles", "config", "envs")
@@ -349,10 +352,19 @@ def case(pristine: Workflow, root: Path, tmp_path: Path) -> Case:
 def test_a_change_runs_exactly_what_depends_on_it(case: Case, row: str) -> None:
     change, expected = MATRIX[row]
     change(case)
-    ran, plan = answers(case)
-    assert ran == expected
-    assert {job["name"] for job in plan["jobs"]} == ran
+    plan = planned(case)
+    assert {job["name"] for job in plan["jobs"]} == expected
     assert all(job["causes"] for job in plan["jobs"])
+
+
+@pytest.mark.parametrize("row", ["cloned anew, and the learning rate changed", "max_length changed"])
+def test_a_dry_run_says_the_same(case: Case, row: str) -> None:
+    """The jobs that `snakemake -n` prints are those that the rows above read from `batchscope plan`."""
+    change, expected = MATRIX[row]
+    change(case)
+    dry = snakemake(case, "--dry-run")
+    assert dry.returncode == 0, dry.stdout
+    assert told(dry.stdout) == expected
 
 
 def logs_of_training(study: Path) -> list[str]:
@@ -363,7 +375,7 @@ def logs_of_training(study: Path) -> list[str]:
 def test_a_new_name_trains_nothing(case: Case, renamed: str) -> None:
     """Renaming schedules trainings, as their folders are new; each takes the files of the old one."""
     case.config |= {"lr_policies": RENAMED} if renamed == "policy" else {"study": "other"}
-    _, plan = answers(case)
+    plan = planned(case)
     result = snakemake(case, "--until", "train")
     assert result.returncode == 0, result.stdout
     study = case.folder / "results" / case.config["study"]

@@ -165,13 +165,12 @@ def quality_cost_figure(spec: FiguresSpec, results: pd.DataFrame) -> Figure:
     axes = figure.subplots(len(costs), len(models), sharex="row", sharey=True, squeeze=False)
     for row, (cost, label) in zip(axes, costs.items(), strict=True):
         for axis, model in zip(row, models, strict=True):
-            for run in runs[runs.model == model].to_dict("records"):
-                mark, colour = marks[run["lr_policy"]], colours[run["target_batch_size"]]
+            look: dict[str, Any] = {"linestyle": "none", "markersize": 6.5, "markeredgewidth": 1.5, "zorder": 3}
+            for (policy, batch), group in runs[runs.model == model].groupby(["lr_policy", "target_batch_size"]):
+                mark, colour = marks[policy], colours[batch]
                 face = colour if mark.filled else "none"
-                interval = wilson_interval(run["test_accuracy"], run["test_examples"])
-                axis.vlines(run[cost], *interval, color=colour, linewidth=1, alpha=0.35, zorder=2)
-                look: dict[str, Any] = {"markersize": 6.5, "markeredgewidth": 1.5, "markerfacecolor": face, "zorder": 3}
-                axis.plot(run[cost], run["test_accuracy"], mark.marker, color=colour, **look)
+                axis.vlines(group[cost], *_intervals(group), color=colour, linewidth=1, alpha=0.35, zorder=2)
+                axis.plot(group[cost], group.test_accuracy, mark.marker, color=colour, markerfacecolor=face, **look)
             axis.set_title(model)
             axis.set_xlabel(label)
             if runs[cost].max() > LOG_FROM_RATIO * runs[cost].min() > 0:
@@ -248,20 +247,24 @@ def _policy_line(
     for place, size in enumerate(sizes):
         group, colour = rows[rows.target_batch_size == size], colours[size]
         several = len(group) > 1
-        spread = np.linspace(-0.075, 0.075, len(group)) if several else [0.0]
-        for offset, run in zip(spread, group.to_dict("records"), strict=True):
-            x, interval = place + shift + offset, wilson_interval(run["test_accuracy"], run["test_examples"])
-            axis.vlines(x, *interval, color=colour, linewidth=1.1, alpha=0.5 if several else 1, zorder=2)
-            if several:
-                axis.plot(x, run["test_accuracy"], "o", color=colour, markersize=2.6, zorder=2)
-            if run["did_not_learn"]:
-                axis.plot(x, run["test_accuracy"], "x", color=INK, markersize=6, markeredgewidth=1.4, zorder=5)
+        x = place + shift + (np.linspace(-0.075, 0.075, len(group)) if several else np.zeros(1))
+        low, high = _intervals(group)
+        axis.vlines(x, low, high, color=colour, linewidth=1.1, alpha=0.5 if several else 1, zorder=2)
+        if several:
+            axis.plot(x, group.test_accuracy, "o", color=colour, markersize=2.6, zorder=2)
+        failed = group.did_not_learn.to_numpy()
+        axis.plot(x[failed], group.test_accuracy[failed], "x", color=INK, markersize=6, markeredgewidth=1.4, zorder=5)
         mean = group.test_correct.sum() / group.test_examples.sum()
         means.append((place + shift, mean))
-        face = colour if mark.filled else PAPER
-        look: dict[str, Any] = {"markersize": 7, "markeredgewidth": 1.5, "markerfacecolor": face, "zorder": 4}
-        axis.plot(place + shift, mean, mark.marker, color=colour, **look)
+        face, edge = (colour, PAPER) if mark.filled and several else (colour if mark.filled else PAPER, colour)
+        look: dict[str, Any] = {"markersize": 7, "markeredgewidth": 1.5, "markeredgecolor": edge, "zorder": 4}
+        axis.plot(place + shift, mean, mark.marker, markerfacecolor=face, **look)
     axis.plot(*zip(*means, strict=True), color=MUTED, linewidth=1, linestyle=mark.line, zorder=3)
+
+
+def _intervals(results: pd.DataFrame) -> np.ndarray:
+    """``[2, rows]``: the 95% Wilson interval of each row's test accuracy, low and high."""
+    return np.array([wilson_interval(run.test_accuracy, run.test_examples) for run in results.itertuples()]).T
 
 
 def did_not_learn(results: pd.DataFrame) -> "pd.Series[bool]":

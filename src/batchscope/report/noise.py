@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from batchscope.report.curves import runs_of, thousands
+from batchscope.report.curves import draw_faint, runs_of, thousands
 from batchscope.report.numbers import listed
 from batchscope.report.spec import FiguresSpec
 from batchscope.report.style import MUTED, batch_colours, batch_key, frame
@@ -16,6 +16,7 @@ def noise_scale_figure(spec: FiguresSpec, history: pd.DataFrame, model: str) -> 
     policies, colours = spec.policy_names, batch_colours(spec)
     updates = history[history.kind == "update"]
     span, rows = noise_span(updates, max(colours)), updates[updates.model == model]
+    by_run = dict(list(rows.groupby("run")))
     figure = Figure(figsize=(max(5.6, 4.7 * len(policies)), 4.3))
     axes = figure.subplots(1, len(policies), sharey=True, squeeze=False)[0]
     lowest, highest = min(colours), max(colours)
@@ -23,11 +24,10 @@ def noise_scale_figure(spec: FiguresSpec, history: pd.DataFrame, model: str) -> 
         for batch, colour in colours.items():
             axis.axhline(batch, color=colour, linewidth=1, linestyle=(0, (4, 3)), alpha=0.8, zorder=1)
             runs = runs_of(spec, model, policy, batch)
-            seeds = [running_noise_scale(rows[rows.run == run], span) for run in runs]
             if len(runs) > 1:
-                for curve in seeds:
-                    axis.plot(curve.samples, curve.noise_scale, color=colour, alpha=0.3, linewidth=0.8)
-            mean = running_noise_scale(rows[rows.run.isin(runs)], span)
+                curves = (running_noise_scale(by_run[run], span) for run in runs)
+                draw_faint(axis, ((curve.samples, curve.noise_scale) for curve in curves), colour)
+            mean = running_noise_scale(pd.concat([by_run[run] for run in runs]), span)
             sound = mean.noise_scale[mean.noise_scale > 0]
             lowest, highest = min([lowest, *sound]), max([highest, *sound])
             marker = "o" if len(sound) == 1 else ""
