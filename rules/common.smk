@@ -11,6 +11,7 @@ from snakemake import __version__ as snakemake_version
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile, apply_wildcards
 from snakemake.logging import logger
+from snakemake_interface_executor_plugins.executors.real import RealExecutor
 
 # `compare_with_records` uses internals of Snakemake, which a minor release may change.
 if not snakemake_version.startswith("9.27."):
@@ -38,8 +39,17 @@ environ["PYTHONPATH"] = pathsep.join(
     filter(None, [str(SOURCE), environ.get("PYTHONPATH")])
 )
 environ["PATH"] = pathsep.join([str(Path(sys.executable).parent), environ["PATH"]])
-# Snakemake writes the path of Python as it stands into the shell lines of a cluster's jobs, and uses it for nothing else.
-sys.executable = quote(sys.executable)
+
+
+def quote_python(executors):
+    """Let executors quote the path of Python: they write it into shell lines as it is, also with a blank or a quote."""
+    for executor in executors:
+        if path := vars(executor).get("get_python_executable"):
+            executor.get_python_executable = lambda self, path=path: quote(path(self))
+        quote_python(executor.__subclasses__())
+
+
+quote_python(RealExecutor.__subclasses__())
 
 # The default collects garbage so often that it takes a tenth of the time of a dry run of thousands of jobs.
 gc.set_threshold(100_000, 50, 100)
