@@ -14,7 +14,7 @@ from batchscope.certificate.verdict import TOLERANCES, overall
 from batchscope.data.tokens import Tokens
 from batchscope.errors import UserError
 from batchscope.evaluation.predict import predict
-from batchscope.insight.attention import attention_maps, why_no_attention
+from batchscope.insight.weights import attention_maps, why_no_attention
 from batchscope.model.check import check_model
 from batchscope.model.checkpoint import load_checkpoint, save_checkpoint
 from batchscope.model.classifier import build_model

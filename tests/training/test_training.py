@@ -18,7 +18,8 @@ from batchscope.evaluation.evaluate import evaluate
 from batchscope.evaluation.predict import predict
 from batchscope.evaluation.spec import EvaluationSpec
 from batchscope.files import read_json
-from batchscope.insight.attention import attention_maps, layer_windows, map_measures
+from batchscope.insight.attention import layer_windows, map_measures
+from batchscope.insight.weights import attention_maps
 from batchscope.model.checkpoint import load_checkpoint
 from batchscope.provenance.fingerprint import file_hash
 from batchscope.training.loop import train

@@ -25,7 +25,7 @@ from batchscope.errors import UserError
 from batchscope.files import write_json
 from batchscope.hardware.allocator import keep_freed_memory
 from batchscope.hardware.device import device_name, pick_place
-from batchscope.insight.attention import why_no_attention
+from batchscope.insight.weights import why_no_attention
 from batchscope.model.check import check_model
 from batchscope.model.classifier import TextClassifier, build_model
 from batchscope.training.spec import BudgetSpec

@@ -112,7 +112,3 @@ def _inputs(jobs: JobFile, job: str, checkpoints: dict[str, Path]) -> dict[str, 
         return checkpoints | {split: tokens / f"{split}.arrow" for split in ("validation", "test")}
     reviews = {"reviews": jobs.layout.reviews, "tokenizer": tokens / "tokenizer"}
     return reviews | {"validation": tokens / "validation.arrow", "best": checkpoints["best"]}
-
-
-def _model(job: str) -> str:
-    return job.split("/")[1]
