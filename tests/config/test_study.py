@@ -81,6 +81,8 @@ def train_specs(study: Study) -> dict[Cell, str]:
         ("physical_batch_size", 0, "mistakes:\n  physical_batch_size: must be above 0 or `auto` .*0"),
         ("tracking.mode", "onlin", "tracking.mode: .*`online`.*'onlin'"),
         ("report.palette", ["#112233"], "report.palette: 1 colour for 3 target batch sizes"),
+        ("data", {"source": "synthetic", "sample": 17}, "the 17 reviews of the config leave 13 for training.*needs 14"),
+        ("data", {"source": "synthetic", "sample": 1000}, "1,000 reviews of the config leave 800.*1,024 is more"),
         ("report.palette", ["red"], "report.palette, entry 1: must be a colour such as .*'red'"),
     ],
 )
@@ -198,6 +200,8 @@ def all_specs(study: Study) -> dict[str, Any]:
         "split": study.split_spec().identity(),
         "tokens": {model: study.tokens_spec(model).identity() for model in study.models},
         "train": train_specs(study),
+        "certificate": {model: study.certificate_spec(model).identity() for model in study.models},
+        "evaluation": study.evaluation_spec().identity(),
         "reviews": study.reviews_spec().identity(),
     }
 
@@ -234,13 +238,20 @@ def test_the_noise_scale_is_part_of_the_training_only_where_it_is_measured() -> 
     [
         ("study", "another-name"),
         ("physical_batch_size", 32),
-        ("device", "cpu"),
+        ("threads", 3),
+        ("save_every", 5),
         ("tracking", {"mode": "online", "project": "p", "entity": "e"}),
         ("report", {"title": "Another", "palette": ["#000000", "#111111", "#222222"]}),
     ],
 )
 def test_what_leaves_the_mathematics_alone_is_in_no_spec(key: str, value: Any) -> None:
     assert all_specs(changed(put(key, value))) == all_specs(changed())
+
+
+def test_the_device_is_in_the_certificate_s_spec_alone() -> None:
+    """What trains is what is certified: each kind of device has kernels of its own."""
+    before, after = all_specs(changed()), all_specs(changed(put("device", "cpu")))
+    assert {stage for stage in before if before[stage] != after[stage]} == {"certificate"}
 
 
 def test_attention_texts_are_in_the_reviews_spec_alone() -> None:
@@ -310,3 +321,34 @@ def test_local_weights_count_by_content(tmp_path: Path) -> None:
     assert train_specs(changed(local)) == before
     weights.write_bytes(b"two")
     assert set(train_specs(changed(local)).values()).isdisjoint(before.values())
+
+
+def test_a_data_folder_counts_by_what_the_reader_reads(tmp_path: Path) -> None:
+    """Through links to folders too; not by hidden files, by such as a README, or by the time of anything."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/test").symlink_to(tmp_path / "elsewhere")
+    for name in ("data/train.csv", "elsewhere/0000.csv"):
+        (tmp_path / name).write_text("text,label\n")
+
+    def content() -> str | None:
+        return changed(put("data", {"source": str(tmp_path / "data")})).corpus_spec().content
+
+    before = content()
+    for name in (".DS_Store", "README.md", "test/.part", ".ipynb_checkpoints"):
+        (tmp_path / "data" / name).write_text("not read")
+    assert content() == before
+    hashes = [before]
+    for name, text in (
+        ("elsewhere/0000.csv", "label,text\n"),
+        ("data/validation.csv", "text,label\n"),
+        ("data/unlabelled.csv", "text\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        hashes.append(content())
+    assert len(set(hashes)) == 4, "a file that is read, a new one, and one that is to be named as left out"
+    (tmp_path / "data/unlabelled.csv").write_text("anything\n")
+    assert content() == hashes[-1]
+    (tmp_path / "data/dev.csv").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"cannot read .*dev\.csv: No such file"):
+        content()

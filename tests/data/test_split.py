@@ -8,7 +8,10 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from batchscope.config.schema import Data
 from batchscope.data.corpus import build_corpus
 from batchscope.data.spec import CorpusSpec, SplitSpec
 from batchscope.data.split import make_split
@@ -101,14 +104,27 @@ def test_too_few_reviews_are_refused(tmp_path: Path, count: int, method: str) ->
         divide(corpus(tmp_path, **origins), method=method)
 
 
-def test_ten_reviews_are_enough(tmp_path: Path) -> None:
-    assert {name: len(ids) for name, ids in divide(corpus(tmp_path, train=10)).items()} == {
-        "train": 8, "validation": 1, "test": 1,
-    }  # fmt: skip
+def test_fourteen_reviews_for_training_are_enough(tmp_path: Path) -> None:
+    sizes = {name: len(ids) for name, ids in divide(corpus(tmp_path, train=18)).items()}
+    assert sizes == {"train": 14, "validation": 2, "test": 2}
+    with pytest.raises(UserError, match="the train split has 13 reviews, a study needs 14"):
+        divide(corpus(tmp_path, train=17))
+
+
+@given(count=st.integers(18, 400), held_out=st.lists(st.integers(1, 30), min_size=2, max_size=2))
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_config_knows_how_many_reviews_are_for_training(tmp_path: Path, count: int, held_out: list[int]) -> None:
+    """Before there is a corpus; exactly as many as the split then has."""
+    shares = {name: share / 100 for name, share in zip(("validation", "test"), held_out, strict=True)}
+    shares["train"] = (100 - sum(held_out)) / 100
+    known = Data(source="synthetic", synthetic={"reviews": count}, split=shares).known_training_reviews
+    assert known is not None
+    if known >= 14:
+        assert len(divide(corpus(tmp_path, train=count), **shares)["train"]) == known
 
 
 def test_a_class_that_a_split_lacks_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    divide(corpus(tmp_path, train=10))
+    divide(corpus(tmp_path, train=20), train=0.9, validation=0.05, test=0.05)
     assert caplog.text.count("split has no review of") == 2
     assert "the test split has no review of 'pos'" in caplog.text or "no review of 'neg'" in caplog.text
 

@@ -43,7 +43,7 @@ from pathlib import Path
 from batchscope.certificate.certify import certify
 from batchscope.certificate.spec import CertificateSpec
 spec = CertificateSpec.read(json.loads(sys.argv[1]))
-certify(spec, "cpu", Path(sys.argv[2]), Path(sys.argv[3]) / "certificate.json")
+certify(spec, Path(sys.argv[2]), Path(sys.argv[3]) / "certificate.json")
 """
 
 
@@ -70,5 +70,5 @@ def test_a_training_keeps_what_it_frees(small_study, tmp_path):
 
 
 def test_a_certificate_keeps_what_it_frees(small_study, tmp_path):
-    spec = {"model": small_study.spec("bert").model.plain(), "seed": 1, "precision": "float32"}
+    spec = {"model": small_study.spec("bert").model.plain(), "seed": 1, "precision": "float32", "device": "cpu"}
     assert mebibytes_faulted(CERTIFY, json.dumps(spec), small_study.tokens("bert"), tmp_path) < MEBIBYTES

@@ -23,8 +23,8 @@ from transformers import (
 from batchscope.errors import UserError
 from batchscope.files import read_json, write_json
 from batchscope.insight.attention import attend
-from batchscope.insight.weights import attention_maps, why_no_attention
 from batchscope.insight.spec import AttentionSpec
+from batchscope.insight.weights import attention_maps, why_no_attention
 from batchscope.model.checkpoint import save_checkpoint
 from batchscope.model.classifier import TextClassifier
 from batchscope.provenance.fingerprint import file_hash

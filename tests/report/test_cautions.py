@@ -12,6 +12,7 @@ from batchscope.report.cautions import cautions
 from batchscope.report.finished import Finished
 from batchscope.report.spec import ReportSpec
 from batchscope.report.tables import write_tables
+from batchscope.report.trust import uncertified_in_words
 from batchscope.statistics.effects import find
 
 SPEC = fabricate.spec(models={"bert": {"architecture": "bert"}}, lr_policies={"constant": {"base_lr": 1e-3}})
@@ -26,6 +27,7 @@ def told(folder: Path, spec: ReportSpec = SPEC, **story: Any) -> tuple[str, str]
     effects = findings.effects if findings else []
     baseline = study.reviews["baseline"]
     said = cautions(study.results, effects, study.audit, baseline, study.provenance)
+    said += uncertified_in_words(study.certificates, study.provenance)
     return answer(spec, study.results, findings).headline, "\n".join(said)
 
 
@@ -70,6 +72,11 @@ def test_runs_on_other_arithmetic_are_flagged(tmp_path: Path, what: str) -> None
     assert f"Runs differ in {what}: something else (1 run) and " in said
     assert "(5 runs); something else: bert, 16, constant, seed 1." in said
     assert "2 of 3 comparisons are between such runs" in said
+
+
+def test_runs_on_another_kind_of_device_than_the_certificate_are_named(tmp_path: Path) -> None:
+    _, said = told(tmp_path, manifests={SMALLEST: {"device_type": "cuda", "precision": "bfloat16"}})
+    assert "bert is certified in float32 on cpu, and 1 of its 6 runs trained in bfloat16 on cuda." in said
 
 
 def test_predictions_from_another_device_are_flagged(tmp_path: Path) -> None:

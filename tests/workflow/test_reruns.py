@@ -250,7 +250,10 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
     ),
     "profile changed": (arguments("--workflow-profile", "none"), NOTHING),
     "wandb mode changed": (setting(tracking={"mode": "offline"}), of(["track"])),
-    "device, threads and save_every changed": (setting(device="auto", threads=3, save_every=5), NOTHING),
+    "device, threads and save_every changed": (
+        setting(device="auto", threads=3, save_every=5),
+        {"certify/bert"} | COMPILED,
+    ),
     "a plot colour changed": (setting(report={"palette": ["#112233", "#445566"]}), {"figures", "report"}),
     "the report's title changed": (setting(report={"title": "Another"}), {"report"}),
     "the attention texts changed": (

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from batchscope.certificate.engines import Bench, Plan, certify_engines, float64_floor, float64_tolerance
 from batchscope.certificate.peers import Epoch, audit_peers, examples_of
 from batchscope.certificate.records import Certificate, EngineRow
-from batchscope.certificate.spec import CertificateSpec
+from batchscope.certificate.spec import FEWEST_REVIEWS, CertificateSpec
 from batchscope.certificate.verdict import TOLERANCES, overall
 from batchscope.data.tokens import Tokens, load_tokens
 from batchscope.errors import UserError
@@ -39,16 +39,15 @@ TAIL_STEPS = 3
 LIBRARIES = ("torch", "transformers", "accelerate")
 
 
-def certify(spec: CertificateSpec, device: str, tokens_folder: Path, output: Path) -> Certificate:
+def certify(spec: CertificateSpec, tokens_folder: Path, output: Path) -> Certificate:
     """Measure, write the certificate to ``output`` and return it; its ``passed`` is for our own engines alone.
 
-    ``device`` is ``auto | cpu | cuda | mps``. The micro-batch is the certificate's own, not the study's, so that 7
-    micro-batches of 4 examples make all three windows. Raises UserError for what the user can fix, at first for a
-    model that cannot be trained.
+    The micro-batch is the certificate's own, not the study's, so that 7 micro-batches of 4 examples make all three
+    windows. Raises UserError for what the user can fix, at first for a model that cannot be trained.
     """
     started = time.perf_counter()
     keep_freed_memory()
-    picked = pick_place(device, spec.precision)
+    picked = pick_place(spec.device, spec.precision)
     place, precision = picked.device, picked.precision_name
     tokens = load_tokens(tokens_folder / "train.arrow")
     micro_batch = _micro_batch_size(len(tokens))
@@ -136,13 +135,9 @@ def certify_model(
 
 
 def _micro_batch_size(examples: int) -> int:
-    """Examples per micro-batch: fewer than ``MICRO_BATCH`` where there are few. Raises UserError below 2."""
+    """Examples per micro-batch: fewer than ``MICRO_BATCH`` where there are few. The split has ``FEWEST_REVIEWS``."""
     size = min(MICRO_BATCH, examples // (ACCUMULATION_STEPS + TAIL_STEPS))
-    if size < 2:
-        raise UserError(
-            f"a certificate needs {2 * (ACCUMULATION_STEPS + TAIL_STEPS)} training reviews, there are {examples}: "
-            "set a larger `data.sample` or give more data"
-        )
+    assert size >= FEWEST_REVIEWS // (ACCUMULATION_STEPS + TAIL_STEPS), f"{examples} training reviews"
     return size
 
 

@@ -187,7 +187,7 @@ def certify(task: Task) -> Work:
 
     def work() -> None:
         spec, output = task.jobs.spec(task.name, CertificateSpec), task.layout.certificate(task.model)
-        certificate = run(spec, task.jobs.settings.device, task.tokens, output)
+        certificate = run(spec, task.tokens, output)
         print(terminal_table(certificate))
         if not certificate["passed"]:
             raise UserError(f"{certificate['verdict']}\nDo not trust trainings with these versions on this device.")

@@ -1,11 +1,14 @@
 """The config: every key, its type, its default and what it means. Validated here, used by ``study``."""
 
 import re
+from fractions import Fraction as Exact
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from batchscope.certificate.spec import FEWEST_REVIEWS
 from batchscope.config.architectures import mistakes
 from batchscope.errors import counted
 from batchscope.model.folder import model_files
@@ -113,6 +116,20 @@ class Data(Section):
     def kind(self) -> Literal["synthetic", "local", "hub"]:
         """What `source` names."""
         return "synthetic" if self.source == "synthetic" else location(self.source)
+
+    @property
+    def known_reviews(self) -> int | None:
+        """Reviews of the corpus, where the config alone says how many."""
+        made = (self.synthetic or Synthetic()).reviews if self.source == "synthetic" else None
+        return self.sample or made
+
+    @property
+    def known_training_reviews(self) -> int | None:
+        """Reviews of the train split, where the config alone says how many."""
+        if self.known_reviews is None or self.split.method == "official":
+            return None
+        held_out = Exact(repr(self.split.validation)) + Exact(repr(self.split.test))
+        return self.known_reviews - ceil(held_out * self.known_reviews)
 
 
 class Model(Section):
@@ -350,6 +367,21 @@ class Config(Section):
             raise ValueError(
                 f"report.palette: {counted(colours, 'colour')} for {counted(sizes, 'target batch size')}; add the "
                 "missing ones, or leave the palette out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _there_are_enough_reviews(self) -> Self:
+        training = self.data.known_training_reviews
+        if training is None:
+            return self
+        known = f"the {counted(self.data.known_reviews or 0, 'review')} of the config leave {training:,} for training"
+        if training < FEWEST_REVIEWS:
+            raise ValueError(f"data: {known}, and a study needs {FEWEST_REVIEWS}; take more")
+        above = [size for size in self.target_batch_sizes if size > training]
+        if above:
+            raise ValueError(
+                f"target_batch_sizes: {known}, and {above[0]:,} is more; take it out, or take more reviews"
             )
         return self
 

@@ -15,6 +15,7 @@ from pydantic import PrivateAttr, ValidationError
 from batchscope.certificate.spec import CertificateSpec
 from batchscope.config.errors import explain, shown
 from batchscope.config.schema import Config, Synthetic, location, path_exists
+from batchscope.data.layout import counted_files
 from batchscope.data.spec import CorpusSpec, ReviewsSpec, SplitSpec, SyntheticSpec, TokensSpec
 from batchscope.errors import UserError
 from batchscope.evaluation.spec import EvaluationSpec
@@ -105,7 +106,9 @@ class Study(Config):
         if data.kind == "hub":
             fields["revision"] = data.revision or "main"
         if data.kind == "local":
-            fields["content"] = content_hash(Path(data.source).expanduser(), memory)
+            source = Path(data.source).expanduser()
+            files, names = counted_files(source)
+            fields["content"] = content_hash(source, memory, files, names)
         if data.sample is not None:
             fields |= {"sample": data.sample, "sample_seed": data.split.seed}
         return CorpusSpec(**fields)
@@ -129,7 +132,8 @@ class Study(Config):
 
     def certificate_spec(self, model: str, memory: Path | None = None) -> CertificateSpec:
         """What a model's certificate depends on besides its tokens: nothing of the grid but the first seed."""
-        return CertificateSpec(model=self.models[model].spec(memory), seed=self.seeds[0], precision=self.precision)
+        spec = self.models[model].spec(memory)
+        return CertificateSpec(model=spec, seed=self.seeds[0], precision=self.precision, device=self.device)
 
     def evaluation_spec(self) -> EvaluationSpec:
         """What a run's predictions depend on besides its checkpoints and tokens."""

@@ -95,6 +95,19 @@ def folder_layout(root: Path) -> Layout:
     return _tables(root, tables, left_out)
 
 
+def counted_files(source: Path) -> tuple[list[Path], list[str]]:
+    """The files of a source that are read, and the names of those left out that may hold reviews too.
+
+    The corpus depends on these: it is made again where a file is new that it must read or name. Hidden files and
+    such as a README are neither. Raises UserError as ``folder_layout`` does.
+    """
+    if not source.is_dir():
+        return [source], []
+    layout = folder_layout(source)
+    files = [file.path for file in layout.tables] + [file for folder in layout.texts for _, file in folder.files]
+    return files, [entry["name"] for entry in layout.left_out if entry["reason"] not in (HIDDEN, NO_REVIEWS)]
+
+
 def origins(names: Iterable[str]) -> dict[str, SplitName | None]:
     """Name of a file or split, such as ``plain_text/train/0000`` → the split that it says, None if it says none.
 

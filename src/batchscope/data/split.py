@@ -9,10 +9,11 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from batchscope.certificate.spec import FEWEST_REVIEWS
 from batchscope.data.records import SplitName
 from batchscope.data.spec import SplitSpec
 from batchscope.data.tables import Corpus, read_corpus, write_split
-from batchscope.errors import UserError
+from batchscope.errors import UserError, counted
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,8 @@ def make_split(spec: SplitSpec, corpus: Path, output: Path) -> None:
     ``pooled`` is the recipe of the reference study: all reviews, two draws of ``datasets``' ``train_test_split``.
     ``official`` keeps the source's test set, and its validation set if there is one; if not, validation is drawn
     from its train set in the proportion of ``validation`` to ``train``.
-    Raises UserError if the source has no test set (``official``), a part would be empty or the train split would hold
-    one class only.
+    Raises UserError if the source has no test set (``official``), a part would be empty, or the train split would hold
+    one class only or fewer reviews than the certificate needs.
     """
     reviews = read_corpus(corpus)
     try:
@@ -35,6 +36,12 @@ def make_split(spec: SplitSpec, corpus: Path, output: Path) -> None:
             f"data.split: {counts} too few for shares of {spec.train:g}, {spec.validation:g} and {spec.test:g}: train, "
             "validation and test need at least one review each. Add reviews, or change the shares"
         ) from None
+    if len(split["train"]) < FEWEST_REVIEWS:
+        raise UserError(
+            f"data.split: the train split has {counted(len(split['train']), 'review')}, a study needs "
+            f"{FEWEST_REVIEWS}: the fewest with which gradient accumulation can be certified. Add reviews, raise "
+            "`data.sample`, or give `data.split.train` a larger share"
+        )
     present = {name: np.unique(reviews.label[ids]) for name, ids in split.items()}
     if len(present["train"]) < 2:
         only = reviews.classes[int(present["train"][0])]

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from batchscope.errors import UserError
 from batchscope.files import write_text
 
 PLACES = ("source", "checkpoint")
@@ -40,12 +41,16 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def content_hash(path: Path, memory: Path | None = None, files: Sequence[Path] | None = None) -> str:
+def content_hash(
+    path: Path, memory: Path | None = None, files: Sequence[Path] | None = None, names: Sequence[str] = ()
+) -> str:
     """Hash of the content of a file, or of a folder's files with their relative names; times do not count.
 
-    ``files`` are those of the folder that count; all of them if it is None.
+    ``files`` are those of the folder that count; all of them if it is None. ``names`` count as they are: those of
+    files whose content does not.
     ``memory`` is a JSON file that remembers hashes by each file's size, inode, modification and change time, so
-    that an unchanged gigabyte is read once and not at every start of the workflow.
+    that an unchanged gigabyte is read once and not at every start of the workflow. Raises UserError for a file that
+    cannot be read.
     """
     remembered = _read_memory(memory)
     known = dict(remembered)
@@ -53,14 +58,17 @@ def content_hash(path: Path, memory: Path | None = None, files: Sequence[Path] |
     if files is None:
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
-        status = file.stat()
-        key = f"{file.resolve()}|{status.st_size}|{status.st_ino}|{status.st_mtime_ns}|{status.st_ctime_ns}"
-        if key not in known:
-            known[key] = file_hash(file)
+        try:
+            status = file.stat()
+            key = f"{file.resolve()}|{status.st_size}|{status.st_ino}|{status.st_mtime_ns}|{status.st_ctime_ns}"
+            if key not in known:
+                known[key] = file_hash(file)
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror}") from None
         lines.append(f"{file.relative_to(path) if file != path else file.suffix} {known[key]}")
     if memory is not None and known != remembered:
         write_text(memory, json.dumps(known))
-    return digest("\n".join(lines))
+    return digest("\n".join([*lines, *names]))
 
 
 def _read_memory(memory: Path | None) -> dict[str, str]:

@@ -61,7 +61,10 @@ def _context(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, obje
         "title": spec.title or spec.study,
         "study": spec.study,
         "answer": answer(spec, study.results, findings),
-        "cautions": cautions(study.results, compared, study.audit, baseline, study.provenance),
+        "cautions": [
+            *cautions(study.results, compared, study.audit, baseline, study.provenance),
+            *trust.uncertified_in_words(study.certificates, study.provenance),
+        ],
         "protocol": protocol_table(spec, summary, cost, study.audit),
         "results": sections.results_table(spec, summary, baseline),
         "contrasts": sections.contrasts_table(effects_over_seeds(study.contrasts)) if compared else None,

@@ -104,7 +104,10 @@ def provenance_row(cell: GridCell, manifest: RunManifest, predicted: ComputedWit
     git = manifest["git"]
     return (
         labels_of(cell)
-        | {name: manifest[name] for name in ("fingerprint", "code", "device", "precision", "determinism")}
+        | {
+            name: manifest[name]
+            for name in ("fingerprint", "code", "device", "device_type", "precision", "determinism")
+        }
         | {"physical_batch_size": manifest["physical_batch_size"], "ranks": manifest["ranks"]}
         | {"prediction_device": predicted["device"], "prediction_precision": predicted["precision"]}
         | {"driver": manifest["driver"], "platform": manifest["platform"]}

@@ -41,6 +41,26 @@ def certificate_verdict(certificates: Mapping[str, Certificate]) -> str:
     return " ".join(f"{model}: {verdict}" for model, verdict in verdicts.items())
 
 
+def uncertified_in_words(certificates: Mapping[str, Certificate], runs: pd.DataFrame) -> list[str]:
+    """One sentence per model whose certificate is of another precision or kind of device than some of its runs.
+
+    ``runs`` is ``tables/provenance.csv`` as text, one row per run.
+    """
+    said = []
+    for model, certificate in certificates.items():
+        own = runs[runs.model == model]
+        certified = certificate["precision"], certificate["device_kind"]
+        other = own[(own.precision != certified[0]) | (own.device_type != certified[1])]
+        if len(other):
+            where = dict.fromkeys(f"{run.precision} on {run.device_type}" for run in other.itertuples())
+            said.append(
+                f"{model} is certified in {certified[0]} on {certified[1]}, and {len(other)} of its "
+                f"{counted(len(own), 'run')} trained in {listed(where)}. Delete its certificate and start the workflow "
+                "there to certify these as well."
+            )
+    return said
+
+
 def splits_table(audit: Audit) -> Table:
     """Class balance, words per review and truncated share of every split."""
     models = list(audit["tokens"])
