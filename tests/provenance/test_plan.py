@@ -12,7 +12,8 @@ from batchscope.files import write_json, write_text
 from batchscope.provenance.code import describe_code
 from batchscope.provenance.forecast import COPYING_SECONDS, forecast
 from batchscope.provenance.jobs import JobFile
-from batchscope.provenance.plan import PlannedJob, as_json, as_table, changed_code, differences, duration, in_words
+from batchscope.provenance.plan import Machine, Outlook, PlannedJob, changed_code, differences
+from batchscope.provenance.plan_view import as_json, as_table, duration, in_words
 from batchscope.provenance.stages import STAGES
 
 RUN = "bert/bs64/constant/seed1"
@@ -65,12 +66,15 @@ def test_the_function_that_changed_is_named(tmp_path: Path) -> None:
 def test_the_table_gathers_jobs_of_one_cause() -> None:
     jobs = [planned(f"train/bert/bs{batch}/constant/seed1") for batch in (1, 2, 3, 4, 5, 6)]
     jobs[0].seconds, jobs[1].reuses, jobs[1].seconds = 61, "results/a", 5
-    table = as_table([*jobs, planned("tables")])
+    outlook = Outlook(["2 finished runs were trained elsewhere."], 40.0, Machine(2, 1))
+    table = as_table([*jobs, planned("tables")], outlook)
     assert "[bert/bs1/constant/seed1, bert/bs3/constant/seed1" in table and "bs5/constant/seed1 and 1 more]" in table
     assert "taken from results/a" in table and "> 1 min 6 s" in table and "unknown" in table
     assert "7 jobs; 1 min 6 s of work" in table and "of 5 of them there is no earlier measurement" in table
-    assert as_table([]) == "Nothing to run: everything is up to date."
-    told = json.loads(as_json(jobs))
+    assert table.endswith("With 2 cores: 40 s.\n2 finished runs were trained elsewhere.")
+    assert as_table([], Outlook([], None, None)) == "Nothing to run: everything is up to date."
+    told = json.loads(as_json(jobs, outlook))
+    assert told["wall_seconds"] == 40 and told["machine"] == {"cores": 2, "gpus": 1}
     assert told["seconds"] == 66 and told["unmeasured"] == 4 and told["jobs"][1]["reuses"] == "results/a"
 
 

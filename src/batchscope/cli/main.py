@@ -47,6 +47,7 @@ def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__) for name, verb in people.VERBS.items()
     )
     plan.add_argument("--configfile", type=Path, nargs="+", default=[], metavar="YAML", help="as for snakemake")
+    plan.add_argument("--cores", type=int, metavar="N", help="predict the time with so many cores (all if not given)")
     plan.add_argument("--json", action="store_true", help="for machines")
     plan.add_argument("SNAKEMAKE", nargs="*", help="after --: further arguments for snakemake")
     fetch.add_argument("--configfile", type=Path, required=True, metavar="YAML", help="the study's config")

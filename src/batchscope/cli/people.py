@@ -8,11 +8,13 @@ from batchscope.errors import UserError
 def plan(arguments: argparse.Namespace) -> None:
     """Show what the workflow would run now and why, what it finds finished, and how long it will take."""
     from batchscope.provenance.forecast import forecast
-    from batchscope.provenance.plan import as_json, as_table, planned_jobs
+    from batchscope.provenance.plan import machine_of, planned_jobs
+    from batchscope.provenance.plan_view import as_json, as_table
 
-    jobs, job_file = planned_jobs(arguments.configfile, arguments.SNAKEMAKE)
-    forecast(jobs, job_file)
-    print(as_json(jobs) if arguments.json else as_table(jobs))
+    options = [*arguments.SNAKEMAKE, *(["--cores", str(arguments.cores)] if arguments.cores else [])]
+    jobs, job_file = planned_jobs(arguments.configfile, options)
+    outlook = forecast(jobs, job_file, machine_of(options))
+    print(as_json(jobs, outlook) if arguments.json else as_table(jobs, outlook))
 
 
 def fetch(arguments: argparse.Namespace) -> None:

@@ -3,44 +3,58 @@
 import csv
 from collections.abc import Iterator
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from batchscope.data.spec import TokensSpec
+from batchscope.data.tables import read_split
+from batchscope.data.tokens import load_tokens
 from batchscope.files import read_json
 from batchscope.provenance.fingerprint import canonical_json, file_hash
 from batchscope.provenance.jobs import JobFile
 from batchscope.provenance.layout import Layout
 from batchscope.provenance.manifests import run_fingerprint, tokens_manifest
-from batchscope.provenance.plan import PlannedJob
-from batchscope.provenance.reuse import RUNS, TOKENS, manifests
-from batchscope.provenance.stages import model_of, read_record, verb_of
+from batchscope.provenance.places import Place, Places, begun_elsewhere, finished_elsewhere, place_of, unfinished
+from batchscope.provenance.plan import Machine, Outlook, PlannedJob
+from batchscope.provenance.reuse import MANIFEST, RUNS, TOKENS, StoredManifest, manifests
+from batchscope.provenance.stages import model_of, read_record, subject_of, verb_of
+from batchscope.provenance.walltime import wall_seconds
 from batchscope.training.spec import TrainSpec
+from batchscope.training.windows import windows
 
 COPYING_SECONDS = 5.0
 """Start of a job that only takes over finished files; no measurement, but hardly ever more."""
 
 
-def forecast(planned: list[PlannedJob], jobs: JobFile) -> None:
-    """Fill in ``reuses`` and ``seconds`` of every job."""
-    _find_finished({job.name: job for job in planned}, jobs)
+def forecast(planned: list[PlannedJob], jobs: JobFile, machine: Machine | None = None) -> Outlook:
+    """Fill in ``reuses``, ``resumes``, ``note`` and ``seconds`` of every job; what is to be said of all of them."""
+    places = Places(jobs)
+    _find_finished({job.name: job for job in planned}, jobs, places)
     history = History(jobs)
     for job in planned:
-        job.seconds = COPYING_SECONDS if job.reuses else history.seconds(job.name)
+        job.seconds = COPYING_SECONDS if job.reuses else history.seconds(job.name, after_update=job.resumes or 0)
+    again = {subject_of(job.name) for job in planned if verb_of(job.name) == "train"}
+    stay = [run for run in jobs.subjects("train") if run not in again]
+    read = {run: _manifest(jobs.layout.run(run) / MANIFEST) for run in stay}
+    finished = {run: manifest for run, manifest in read.items() if manifest is not None}
+    notes = [*places.of_finished_runs(finished), *_too_large(planned, jobs)]
+    wall = wall_seconds(planned, *machine) if machine else None
+    return Outlook(notes, wall, machine)
 
 
 # ------------------------------------------------------------------------------------------------- finished work
 
 
-def _find_finished(planned: dict[str, PlannedJob], jobs: JobFile) -> None:
+def _find_finished(planned: dict[str, PlannedJob], jobs: JobFile, places: Places) -> None:
     """Follow the fingerprints as the jobs will: corpus and split give those of tokens, tokens those of runs."""
     hash_of = cache(file_hash)
     layout = jobs.layout
-    index = {
-        pattern: {manifest["fingerprint"]: folder for folder, manifest in manifests(layout.results, pattern)}
-        for pattern in (TOKENS, RUNS)
-    }
+    of_tokens = {stored["fingerprint"]: made for made, stored in manifests(layout.results, TOKENS)}
+    runs: dict[str, list[tuple[Path, StoredManifest]]] = {}
+    for run, stored in manifests(layout.results, RUNS):
+        runs.setdefault(stored["fingerprint"], []).append((run, stored))
     tokens: dict[str, Path | None] = {}
     for name, job in planned.items():
         if verb_of(name) == "tokenize":
@@ -49,7 +63,7 @@ def _find_finished(planned: dict[str, PlannedJob], jobs: JobFile) -> None:
             if data:
                 spec = jobs.spec(name, TokensSpec)
                 manifest = tokens_manifest(spec, jobs.code(name), data.corpus, data.split)
-                found = index[TOKENS].get(manifest["fingerprint"])
+                found = of_tokens.get(manifest["fingerprint"])
             found = None if found == layout.tokens(model) else found
             job.reuses = found.as_posix() if found else None
             tokens[model] = found
@@ -59,8 +73,50 @@ def _find_finished(planned: dict[str, PlannedJob], jobs: JobFile) -> None:
             folder = tokens.get(model, layout.tokens(model))
             if folder and (folder / "train.arrow").is_file():
                 fingerprint = run_fingerprint(jobs.spec(name, TrainSpec), jobs.code(name), folder, hash_of)
-                run = index[RUNS].get(fingerprint)
-                job.reuses = run.as_posix() if run else None
+                _find_run(job, runs.get(fingerprint, []), unfinished(layout.state, fingerprint), places)
+
+
+def _find_run(
+    job: PlannedJob, finished: list[tuple[Path, StoredManifest]], states: dict[Place, int], places: Places
+) -> None:
+    """What a training with this fingerprint finds: a finished run, or else a saved state, made in its own place."""
+    elsewhere = None
+    for folder, manifest in finished:
+        place = place_of(manifest)
+        if not places.differs(place):
+            job.reuses = folder.as_posix()
+            return
+        elsewhere = folder, place
+    here = places.here if states or elsewhere else None
+    if here is None:
+        job.resumes = next(iter(states.values())) if len(states) == 1 else None
+        return
+    job.resumes = states.get(here)
+    if elsewhere and elsewhere[1]:
+        job.note = finished_elsewhere(elsewhere[0], elsewhere[1], here)
+    elif states and job.resumes is None:
+        job.note = begun_elsewhere(*next(iter(states.items())), here)
+
+
+def _manifest(path: Path) -> StoredManifest | None:
+    try:
+        manifest: StoredManifest = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return manifest
+
+
+def _too_large(planned: list[PlannedJob], jobs: JobFile) -> Iterator[str]:
+    """A sentence where a target batch size is above the training examples, once the split is known."""
+    if any(verb_of(job.name) in ("corpus", "split") for job in planned) or not jobs.layout.split.is_file():
+        return
+    examples = len(read_split(jobs.layout.split)["train"])
+    batches = {jobs.spec(job, TrainSpec).target_batch_size for job in jobs.jobs if verb_of(job) == "train"}
+    for batch in sorted(batch for batch in batches if batch > examples):
+        yield (
+            f"target_batch_sizes: {batch:,} is above the {examples:,} training examples, so its runs will fail. "
+            "Take it out of the config, and the others are reported."
+        )
 
 
 def _data_layout(planned: dict[str, PlannedJob], jobs: JobFile) -> Layout | None:
@@ -114,12 +170,16 @@ class History:
         self.results = jobs.layout.results
         self.measured = cache(self._measured)
         self.trainings = cache(lambda: list(self._trainings()))
+        self.examples_of = cache(lambda path: len(load_tokens(path)))
 
-    def seconds(self, job: str) -> float | None:
-        """Median of the most similar earlier jobs: the same one, else of its model, else of its stage."""
+    def seconds(self, job: str, after_update: int = 0) -> float | None:
+        """Median of the most similar earlier jobs: the same one, else of its model, else of its stage.
+
+        A training is one that goes on after this update, from the beginning by default.
+        """
         verb, _, subject = job.partition("/")
         if verb == "train":
-            return self._training_seconds(job)
+            return self._training_seconds(job, after_update)
         earlier = self.measured(verb)
         model = subject.partition("/")[0]
         for similar in (
@@ -131,8 +191,8 @@ class History:
                 return median(similar)
         return None
 
-    def _training_seconds(self, job: str) -> float | None:
-        """Samples to train on at the pace of earlier runs of the model on this kind of device.
+    def _training_seconds(self, job: str, after_update: int) -> float | None:
+        """Samples still to train on at the pace of earlier runs of the model on this kind of device.
 
         Of those, the runs of the same target batch size if there are some; the pace is wall-clock, validation included.
         On top comes what a job takes to start and to write its files.
@@ -148,9 +208,14 @@ class History:
         runs = [run for run in runs if run.device == latest.device]
         runs = [run for run in runs if run.batch == spec.target_batch_size] or runs
         examples = [run for run in self.trainings() if run.study == self.jobs.study] or runs
-        samples = _samples(spec, examples[-1].examples)
+        samples = _samples(spec, self._examples(job, examples[-1].examples), after_update)
         starting = [run.starting for run in self.trainings() if run.starting is not None]
         return samples * median(run.seconds / run.samples for run in runs) + (median(starting) if starting else 0)
+
+    def _examples(self, job: str, otherwise: int) -> int:
+        """Examples of the train split: of the study's own, where it is there, as a measured run had otherwise."""
+        tokens = self.jobs.layout.tokens(model_of(job)) / "train.arrow"
+        return self.examples_of(tokens) if tokens.is_file() else otherwise
 
     def _measured(self, verb: str) -> list[tuple[str, str, float]]:
         """(study, subject, seconds) of every benchmark of a stage."""
@@ -198,11 +263,18 @@ def _benchmark(path: Path) -> float | None:
         return None
 
 
-def _samples(spec: TrainSpec, examples: int) -> int:
+def _samples(spec: TrainSpec, examples: int, after_update: int) -> int:
+    """Examples that a run still sees after an update."""
     budget = spec.budget
     if budget.epochs is not None:
-        return budget.epochs * examples
-    if budget.updates is not None:
-        return budget.updates * spec.target_batch_size
-    assert budget.samples is not None
-    return budget.samples
+        total = budget.epochs * examples
+    elif budget.updates is not None:
+        total = budget.updates * spec.target_batch_size
+    else:
+        assert budget.samples is not None
+        total = budget.samples
+    if not after_update or spec.target_batch_size > examples:
+        return total
+    seen = windows(examples, spec.target_batch_size, spec.budget, spec.tail)
+    last = next(islice(seen, after_update - 1, None), None)
+    return total - last.samples if last else 0

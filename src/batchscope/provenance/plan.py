@@ -4,6 +4,7 @@ Which jobs run is Snakemake's answer, asked in a dry run with a logger of its ow
 difference between the spec and the code that the job file has for each job and those in the record of its files.
 """
 
+import argparse
 import json
 import os
 import re
@@ -12,16 +13,16 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from batchscope.errors import UserError
 from batchscope.files import read_json
 from batchscope.provenance.code import PACKAGE, describe_code
 from batchscope.provenance.jobs import JOB_FILES, JobFile, read_job_file
 from batchscope.provenance.records import CodeDescription
-from batchscope.provenance.stages import STAGES, read_record, subject_of, verb_of
+from batchscope.provenance.stages import STAGES, read_record, verb_of
 
 REPOSITORY = PACKAGE.parents[1]
 MISSING, UPDATED, UPSTREAM = "Missing output files", "Updated input files", "Input files updated by another job"
@@ -63,8 +64,50 @@ class PlannedJob:
     causes: list[Cause] = field(default_factory=list)
     reuses: str | None = None
     """Folder of finished work with the same fingerprint, whose files this job will take."""
+    resumes: int | None = None
+    """Update after which a training that was interrupted goes on; None where none was."""
+    note: str | None = None
+    """What else is to be known before it runs, in a sentence."""
     seconds: float | None = None
     """Predicted duration; None where there is no earlier measurement."""
+    threads: int = 1
+    gpus: int = 0
+    priority: int = 0
+    """As the rules ask for; the highest of ready jobs starts first."""
+    needs: list[str] = field(default_factory=list)
+    """Jobs of the plan that make its inputs."""
+
+
+class Machine(NamedTuple):
+    """What Snakemake may use at once."""
+
+    cores: int
+    gpus: int
+
+
+class Outlook(NamedTuple):
+    """What a plan says of all its jobs together."""
+
+    notes: list[str]
+    """What is to be known before they run, a sentence each."""
+    wall_seconds: float | None
+    """Until the last one ends; None where the machine is not known, as on a cluster."""
+    machine: Machine | None
+
+
+def machine_of(snakemake_arguments: Sequence[str]) -> Machine | None:
+    """Cores and GPUs of a command line: all cores and one GPU by default. None for another profile or an executor."""
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--cores", "-c", "--jobs", "-j", dest="cores", nargs="?", default="all")
+    options.add_argument("--resources", nargs="*", default=[])
+    for other in ("--workflow-profile", "--profile", "--executor", "-e"):
+        options.add_argument(other, dest="elsewhere")
+    found, _ = options.parse_known_args(list(snakemake_arguments))
+    if found.elsewhere:
+        return None
+    gpus = dict(pair.split("=", 1) for pair in found.resources if "=" in pair).get("gpu", "1")
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(int(found.cores) if str(found.cores).isdigit() else own, int(gpus) if gpus.isdigit() else 1)
 
 
 def planned_jobs(
@@ -91,6 +134,8 @@ def dry_run(
         command = [sys.executable, "-m", "snakemake", "--snakefile", REPOSITORY / "Snakefile", "--dry-run"]
         command += ["--logger", "jobs", "--nocolor"]
         command += ["--configfile", *configfiles] if configfiles else []
+        machine = machine_of(snakemake_arguments)
+        command += ["--cores", machine.cores] if machine else []
         path = os.pathsep.join(filter(None, [str(REPOSITORY / "workflow/logger"), os.environ.get("PYTHONPATH")]))
         done = subprocess.run(
             [str(part) for part in [*command, *snakemake_arguments]],
@@ -108,6 +153,8 @@ def dry_run(
 
 def _planned(event: dict[str, Any], makers: dict[str, str], jobs: JobFile) -> PlannedJob:
     job = PlannedJob(event["rule_name"], event["wildcards"], _name(event))
+    job.threads, job.gpus, job.priority = event["threads"], int(event["gpus"]), int(event["priority"])
+    job.needs = list(dict.fromkeys(makers[path] for path in _paths(event["input"]) if path in makers))
     record = read_record(jobs.layout.record(job.name))
     reasons = _reasons(event["reason"])
     if MISSING in reasons:
@@ -198,110 +245,3 @@ def _changes(before: dict[str, str], after: dict[str, str]) -> Iterator[tuple[st
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             yield name, "changed" if name in before and name in after else "added" if name in after else "removed"
-
-
-# --------------------------------------------------------------------------------------------------- presentation
-
-
-def in_words(cause: Cause) -> str:
-    """A cause in one line."""
-    match cause["kind"]:
-        case "new":
-            return "new"
-        case "missing":
-            return f"missing: {_files(cause['files'])}"
-        case "input":
-            return f"changed input: {_files(cause['files'])}"
-        case "upstream":
-            verbs = dict.fromkeys(map(verb_of, cause["jobs"]))
-            return f"after {', '.join(verbs)}"
-        case "spec" if "added" in cause:
-            return f"{cause['field']}: {cause['added']} added, {cause['removed']} removed"
-        case "spec" | "library":
-            return f"{cause['field']}: {_value(cause['old'])} → {_value(cause['new'])}"
-        case "code":
-            where = cause["module"].removeprefix("batchscope.")
-            return f"code {cause['change']}: {where}{'.' + cause['name'] if cause['name'] else ''}"
-    return str(cause["reason"])
-
-
-def _files(paths: list[str]) -> str:
-    """The files without the folder of the study."""
-    names = sorted(path.split("/", 2)[-1] for path in paths)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "unset"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:37]}…"
-
-
-def as_json(jobs: list[PlannedJob]) -> str:
-    """The plan for machines: ``jobs`` with the fields of PlannedJob, ``seconds`` in all, ``unmeasured`` jobs."""
-    told = [asdict(job) for job in jobs]
-    seconds, unknown = total_seconds(jobs)
-    return json.dumps({"jobs": told, "seconds": seconds, "unmeasured": unknown}, indent=2, ensure_ascii=False)
-
-
-def total_seconds(jobs: list[PlannedJob]) -> tuple[float, int]:
-    """Sum of what is predicted, and for how many jobs nothing is."""
-    known = [job.seconds for job in jobs if job.seconds is not None]
-    return sum(known), len(jobs) - len(known)
-
-
-def as_table(jobs: list[PlannedJob]) -> str:
-    """The plan for a terminal: a line per stage, then the jobs of the stage by cause."""
-    if not jobs:
-        return "Nothing to run: everything is up to date."
-    lines = [f"{'stage':<12}{'jobs':>6}{'reused':>8}{'predicted':>13}"]
-    for verb in sorted({verb_of(job.name) for job in jobs}, key=_order):
-        stage = [job for job in jobs if verb_of(job.name) == verb]
-        reused = sum(job.reuses is not None for job in stage)
-        lines.append(f"{verb:<12}{len(stage):>6}{reused or '':>8}{_predicted(stage):>13}")
-        groups: dict[str, list[PlannedJob]] = {}
-        for job in stage:
-            words = [in_words(cause) for cause in job.causes[:6]]
-            words += [f"{len(job.causes) - 6} more differences"] if len(job.causes) > 6 else []
-            words += [f"taken from {job.reuses}"] if job.reuses else []
-            groups.setdefault("; ".join(words), []).append(job)
-        lines += [f"    {words}{_subjects(group)}" for words, group in groups.items()]
-    seconds, unknown = total_seconds(jobs)
-    lines.append(f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}; {_summary(seconds, unknown, len(jobs))}")
-    return "\n".join(lines)
-
-
-def _order(verb: str) -> int:
-    return list(STAGES).index(verb) if verb in STAGES else len(STAGES)
-
-
-def _subjects(group: list[PlannedJob]) -> str:
-    names = sorted(subject_of(job.name) for job in group)
-    if not names[0]:
-        return ""
-    return f"  [{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}]"
-
-
-def _predicted(jobs: list[PlannedJob]) -> str:
-    seconds, unknown = total_seconds(jobs)
-    if unknown == len(jobs):
-        return "unknown"
-    return f"{'> ' if unknown else ''}{duration(seconds)}"
-
-
-def _summary(seconds: float, unknown: int, jobs: int) -> str:
-    if unknown == jobs:
-        return "no earlier job of these stages was measured, so nothing is predicted."
-    rest = f"; of {unknown} of them there is no earlier measurement" if unknown else ""
-    return f"{duration(seconds)} of work predicted from earlier jobs, one after the other{rest}."
-
-
-def duration(seconds: float) -> str:
-    """``42 s``, ``3 min 20 s``, ``5 h 12 min``."""
-    whole = max(1, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -11,7 +11,7 @@ from pathlib import Path
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-FIELDS = ("rule_name", "wildcards", "input", "output", "log", "reason")
+FIELDS = ("rule_name", "wildcards", "input", "output", "log", "reason", "threads", "priority")
 
 
 class LogHandler(LogHandlerBase):
@@ -31,4 +31,5 @@ class LogHandler(LogHandlerBase):
         if getattr(record, "event", None) == LogEvent.JOB_INFO:
             job = {field: getattr(record, field) for field in FIELDS}
             with self.lines.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(job | {"wildcards": dict(job["wildcards"] or {})}) + "\n")
+                more = {"wildcards": dict(job["wildcards"] or {}), "gpus": vars(record)["resources"].get("gpu", 0)}
+                file.write(json.dumps(job | more) + "\n")
