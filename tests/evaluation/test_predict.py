@@ -1,13 +1,12 @@
 """Predictions: no host waits for a device between batches, and memory grows with the logits alone."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from memory_peak import measured
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from batchscope.data.tokens import Tokens
@@ -85,33 +84,16 @@ def test_the_order_of_the_reviews_changes_no_prediction(architecture, monkeypatc
 
 
 PEAK = """
-import sys, threading, time
-from pathlib import Path
+import sys
 sys.path.insert(0, sys.argv[1])
 import torch
+from memory_peak import anonymous_bytes, peak_of
 from test_predict import model_of, random_tokens
 from batchscope.evaluation.predict import predict
 
-def anonymous():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
-
 def growth_of(reviews):
-    tokens, peak, done = random_tokens(reviews), 0, threading.Event()
-    before = anonymous()
-
-    def watch():
-        nonlocal peak
-        while not done.is_set():
-            peak = max(peak, anonymous())
-            time.sleep(0.001)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    predict(model, tokens, torch.device("cpu"), torch.float32)
-    done.set()
-    watcher.join()
-    return peak - before
+    tokens, before = random_tokens(reviews), anonymous_bytes()
+    return peak_of(lambda: predict(model, tokens, torch.device("cpu"), torch.float32)) - before
 
 torch.set_num_threads(1)
 model = model_of("bert")
@@ -123,7 +105,4 @@ print(many - few)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_number_of_reviews():
     """99,000 more reviews have 25 MB of int64 ids and 400 MB of hidden states, but 0.8 MB of logits."""
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    command = [sys.executable, "-c", PEAK, str(Path(__file__).parent)]
-    grown = int(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    assert grown < 12e6
+    assert measured(PEAK, str(Path(__file__).parent)) < 12e6

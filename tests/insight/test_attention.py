@@ -1,8 +1,6 @@
 """Attention is reduced layer by layer; a slow reference that keeps every head agrees, and memory does not grow."""
 
 import json
-import os
-import subprocess
 import sys
 import weakref
 import zipfile
@@ -10,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from memory_peak import measured
 from transformers import (
     AutoModel,
     BertConfig,
@@ -174,47 +173,27 @@ def test_the_archive_is_numpy_s_and_equal_maps_are_equal_bytes(many_reviews):
 
 
 PEAK = """
-import json, sys, threading, time
+import json, sys
 from pathlib import Path
 import torch
+from memory_peak import peak_of
 from batchscope.insight.attention import attend
 from batchscope.insight.spec import AttentionSpec
 
-def anonymous():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
-
-def peak_of(spec, tokens, reviews, checkpoint, output, device):
-    peak, done = 0, threading.Event()
-
-    def watch():
-        nonlocal peak
-        while not done.is_set():
-            peak = max(peak, anonymous())
-            time.sleep(0.001)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    attend(AttentionSpec.read(spec), Path(tokens), Path(reviews), Path(checkpoint), Path(output), device)
-    done.set()
-    watcher.join()
-    return peak
+def peak_of_attention(spec, *paths):
+    *paths, device = paths
+    return peak_of(lambda: attend(AttentionSpec.read(spec), *map(Path, paths), device))
 
 torch.set_num_threads(1)
-_, few, many = (peak_of(*json.loads(text)) for text in sys.argv[1:])  # the first fills the caches
+_, few, many = (peak_of_attention(*json.loads(text)) for text in sys.argv[1:])  # the first fills the caches
 print(many - few)
-
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_number_of_reviews(many_reviews):
-    """A review's maps in float16 take 1.6 MB: 25 more of them kept would show. Freed arrays go back at once."""
-    arguments = [json.dumps(list(map(plain, many_reviews(count)))) for count in (5, 5, 30)]
-    command = [sys.executable, "-c", PEAK, *arguments]
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    grown = int(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    assert grown < 10e6
+    """A review's maps in float16 take 1.6 MB: 25 more of them kept would show."""
+    assert measured(PEAK, *(json.dumps(list(map(plain, many_reviews(count)))) for count in (5, 5, 30))) < 10e6
 
 
 def plain(value):

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from loopback import Handler, serving
 
 
 @dataclass
@@ -85,9 +85,7 @@ def hub_server() -> Iterator[Hub]:
     """Serve on a free port of the loopback."""
     hub = Hub()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Requests(Handler):
         def do_GET(self) -> None:
             self.answer(body=True)
 
@@ -103,14 +101,14 @@ def hub_server() -> Iterator[Hub]:
                     kind, owner, name, verb, revision = parts[1:6]
                     commit, folder = _found(hub, f"{kind}/{owner}/{name}", revision)
                     info = {"id": f"{owner}/{name}", "sha": commit, "siblings": [], "private": False, "tags": []}
-                    self.send(json.dumps(_tree(folder) if verb == "tree" else info).encode(), {}, body)
+                    self.reply(json.dumps(_tree(folder) if verb == "tree" else info).encode(), {}, body=body)
                 else:
                     kind = "datasets" if parts[0] == "datasets" else "models"
                     owner, name, _, revision, *path = parts[1:] if kind == "datasets" else parts
                     commit, folder = _found(hub, f"{kind}/{owner}/{name}", revision)
                     self.send_file(folder, "/".join(path), commit, body)
             except Refused as reason:
-                self.send(b"", reason.headers, body, reason.status)
+                self.reply(b"", reason.headers, reason.status, body)
 
         def send_file(self, folder: Path, path: str, commit: str, body: bool) -> None:
             file = folder / path
@@ -120,25 +118,7 @@ def hub_server() -> Iterator[Hub]:
                 if path in hub.broken:
                     raise Refused(403, "")
                 hub.downloads.append(path)
-            self.send(file.read_bytes(), {"ETag": f'"{_etag(file)}"', "X-Repo-Commit": commit}, body)
+            self.reply(file.read_bytes(), {"ETag": f'"{_etag(file)}"', "X-Repo-Commit": commit}, body=body)
 
-        def send(self, data: bytes, headers: dict[str, str], body: bool, status: int = 200) -> None:
-            self.send_response(status)
-            for name, value in (headers | {"Content-Length": str(len(data))}).items():
-                self.send_header(name, value)
-            self.end_headers()
-            if body:
-                self.wfile.write(data)
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Keep the tests' output clean."""
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    hub.url = f"http://127.0.0.1:{http.server_address[1]}"
-    try:
+    with serving(Requests) as hub.url:
         yield hub
-    finally:
-        http.shutdown()
-        http.server_close()

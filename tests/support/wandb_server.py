@@ -3,12 +3,12 @@
 import gzip
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from loopback import Handler, serving
 
 HISTORY, SUMMARY = "wandb-history.jsonl", "wandb-summary.json"
 
@@ -99,9 +99,7 @@ def wandb_server() -> Iterator[Server]:
     """Serve on a free port of the loopback."""
     server = Server()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Requests(Handler):
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
@@ -115,22 +113,7 @@ def wandb_server() -> Iterator[Server]:
                     answer = {"errors": [{"message": f"unknown: {error}"}]}
             elif self.path.endswith("/file_stream"):
                 server.file_stream(self.path.split("/")[-2], json.loads(raw))
-            data = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.reply(json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Keep the tests' output clean."""
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    server.url = f"http://127.0.0.1:{http.server_address[1]}"
-    try:
+    with serving(Requests) as server.url:
         yield server
-    finally:
-        http.shutdown()
-        http.server_close()
