@@ -20,7 +20,7 @@ rule corpus:
         code=CODE["corpus"],
         jobs=job_file,
     message:
-        "read the reviews"
+        f"read the {STUDY.data.wording.many}"
     shell:
         "python -m batchscope corpus --jobs {params.jobs:q} --job corpus > {log:q} 2>&1"
 
@@ -46,7 +46,7 @@ rule split:
         code=CODE["split"],
         jobs=job_file,
     message:
-        "divide the reviews into train, validation and test"
+        f"divide the {STUDY.data.wording.many} into train, validation and test"
     shell:
         "python -m batchscope split --jobs {params.jobs:q} --job split > {log:q} 2>&1"
 
@@ -141,6 +141,6 @@ rule reviews:
         code=CODE["reviews"],
         jobs=job_file,
     message:
-        "choose the reviews whose attention is drawn"
+        f"choose the {STUDY.data.wording.many} whose attention is drawn"
     shell:
         "python -m batchscope reviews --jobs {params.jobs:q} --job reviews > {log:q} 2>&1"

@@ -1,5 +1,7 @@
 """The errors that the user can fix, and how a message counts."""
 
+from batchscope.wording import plural
+
 
 class UserError(Exception):
     """A mistake in the config, the data or the machine. The message says what to change; no traceback is shown."""
@@ -7,9 +9,7 @@ class UserError(Exception):
 
 def counted(count: int, noun: str) -> str:
     """``1 run``, ``2,000 runs``."""
-    if count != 1:
-        noun = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
-    return f"{count:,} {noun}"
+    return f"{count:,} {noun if count == 1 else plural(noun)}"
 
 
 def either(words: list[str]) -> str:

@@ -93,6 +93,7 @@ REPORT_MAY_IMPORT = (
     "config/schema",
     "certificate/verdict",
     "errors",
+    "wording",
     "files",
 )
 

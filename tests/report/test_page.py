@@ -270,6 +270,20 @@ def test_a_missing_figure_is_named(tmp_path: Path) -> None:
         write_report(spec, folder)
 
 
+def test_texts_are_called_what_the_config_calls_them(tmp_path: Path) -> None:
+    """On the whole page, but for what is the user's own: title, texts and names of files."""
+    changes = {"data": {"source": "synthetic", "unit": "issue"}, "report": {"title": "My reviews"}, "seeds": [1]}
+    spec = fabricate.spec(models={"bert": {"architecture": "bert"}}, **changes)
+    folder = finish(tmp_path, spec, left_out=[("reviews.xlsx", "not read")])
+    page = (folder / "report/index.html").read_text(encoding="utf-8")
+    prose = re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.S)
+    own = re.compile(r"My reviews|reviews\.xlsx")
+    assert "review" not in own.sub("", prose).lower()
+    assert "300 issues" in prose and "issues whose text also appears in train" in prose and "Issues per split" in page
+    summary = (folder / "report/summary.md").read_text(encoding="utf-8")
+    assert "review" not in own.sub("", summary).lower()
+
+
 def say(spec: ReportSpec, folder: Path) -> str:
     """Headline and sentences for a study's tables."""
     results = pd.read_parquet(folder / "tables/results.parquet")

@@ -17,10 +17,24 @@ from batchscope.provenance.jobs import read_job_file
 from batchscope.provenance.stages import STAGES, example, verb_of, write_record
 from batchscope.training.launch import is_rank
 from batchscope.training.stop import EXIT_STATUS, Stopped
+from batchscope.wording import REVIEWS, Wording
 
 log = logging.getLogger("batchscope")
 STARTED = time.time() - time.process_time()  # of the process: what came before this line was CPU work
 NOISY = ("httpx", "httpx2", "datasets", "matplotlib", "fontTools")
+
+
+class Messages(logging.Formatter):
+    """Log lines with their time, in which the study's texts are called what its config calls them."""
+
+    words = REVIEWS
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        return self.words.of(super().format(record))
+
+
+SAID = Messages("%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,6 +75,7 @@ def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def run_stage(arguments: argparse.Namespace) -> None:
     """Do one job of the workflow; log its seconds, and those from the start of the process to the start of the work."""
     jobs = read_job_file(arguments.jobs)
+    SAID.words = Wording(*jobs.settings.words)
     task = stages.Task(jobs, arguments.job, arguments.threads, arguments.runtime, STARTED)
     if verb_of(task.name) != arguments.verb:
         raise UserError(f"--job {task.name} is not a job of `batchscope {arguments.verb}`")
@@ -117,7 +132,9 @@ def without_garbage_collection() -> Iterator[None]:
 def main(argv: list[str] | None = None) -> None:
     """Run a verb. A mistake of the user's ends with one message and exit status 1."""
     arguments = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(SAID)
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
@@ -128,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
         else:
             people.VERBS[verb](arguments)
     except UserError as error:
-        sys.exit(f"batchscope {verb}: {error}")
+        sys.exit(SAID.words.of(f"batchscope {verb}: {error}"))
     except Stopped as reason:
         print(f"batchscope {verb}: {reason}", file=sys.stderr)
         sys.exit(EXIT_STATUS)

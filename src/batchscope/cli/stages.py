@@ -20,6 +20,7 @@ from batchscope.provenance.layout import Layout, checkpoints_of
 from batchscope.provenance.stages import model_of, subject_of, verb_of
 from batchscope.training.launch import is_rank, launch
 from batchscope.training.stop import deadline
+from batchscope.wording import Wording
 
 log = logging.getLogger("batchscope")
 Work = Callable[[], None]
@@ -231,8 +232,8 @@ def maps(task: Task) -> Work:
     from batchscope.report.maps import draw_maps
     from batchscope.report.spec import MapsSpec
 
-    names = task.jobs.spec(task.name, MapsSpec).names
-    return lambda: draw_maps(task.run, names, task.run / "attention/maps")
+    spec = task.jobs.spec(task.name, MapsSpec)
+    return lambda: draw_maps(task.run, spec.names, task.run / "attention/maps", Wording(*spec.words))
 
 
 def tables(task: Task) -> Work:

@@ -15,10 +15,13 @@ from batchscope.model.folder import model_files
 from batchscope.model.spec import Architecture, ModelSpec
 from batchscope.provenance.fingerprint import content_hash
 from batchscope.training.schedule import Scaling, scaled_learning_rate
+from batchscope.wording import Wording, plural
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+NOUN = r"^[^\W\d_]+([ -][^\W\d_]+)*$"
 COLOUR = r"^#[0-9a-fA-F]{6}$"
 Name = Annotated[str, Field(pattern=NAME)]
+Noun = Annotated[str, Field(pattern=NOUN)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -93,6 +96,10 @@ class Data(Section):
     """Column that holds the text."""
     label: str = "label"
     """Column that holds the label: whole numbers or strings, two classes or more."""
+    unit: Noun = "review"
+    """What one text is called in the report and in messages: `ticket`, `query`. Changing it draws the report anew."""
+    units: Noun | None = None
+    """The plural, where it is not regular."""
     synthetic: Synthetic | None = None
     """Settings of the synthetic corpus."""
     sample: PositiveInt | None = None
@@ -116,6 +123,11 @@ class Data(Section):
     def kind(self) -> Literal["synthetic", "local", "hub"]:
         """What `source` names."""
         return "synthetic" if self.source == "synthetic" else location(self.source)
+
+    @property
+    def wording(self) -> Wording:
+        """What the texts are called."""
+        return Wording(self.unit, self.units or plural(self.unit))
 
     @property
     def known_reviews(self) -> int | None:

@@ -141,7 +141,7 @@ class Study(Config):
 
     def maps_spec(self) -> MapsSpec:
         """What a run's attention maps depend on besides its attention."""
-        return MapsSpec(names=self.review_names())
+        return MapsSpec(names=self.review_names(), words=self.data.wording)
 
     def tables_spec(self, memory: Path | None = None) -> TablesSpec:
         """What the tables depend on besides the runs: the grid, and which cell reads which run."""
@@ -168,6 +168,7 @@ class Study(Config):
             review_names=self.review_names(),
             noise_scale=self.noise_scale,
             palette=tuple(self.report.palette),
+            words=self.data.wording,
         )
 
     def report_spec(self, memory: Path | None = None) -> ReportSpec:
@@ -196,6 +197,7 @@ class Study(Config):
             device=self.device,
             gpus=self.gpus,
             save_every=self.save_every,
+            words=self.data.wording,
         )
 
     def job_specs(self, memory: Path | None = None) -> dict[str, Spec]:

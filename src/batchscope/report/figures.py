@@ -45,6 +45,7 @@ from batchscope.report.style import (
     save,
 )
 from batchscope.statistics.paired import wilson_interval
+from batchscope.wording import Wording
 
 SHORT_ENOUGH_TO_LABEL = 32
 LOG_FROM_RATIO = 10
@@ -87,7 +88,8 @@ def _attention_figures(spec: FiguresSpec, model: str, study_folder: Path) -> dic
         elif lacking:
             raise UserError(f"run {lacking[0]} has no attention of review {name!r}; make its attention again")
         else:
-            figure = attention_figure(model, [(cell, reviews[name]) for cell, (reviews, _) in read.items()])
+            maps = [(cell, reviews[name]) for cell, (reviews, _) in read.items()]
+            figure = attention_figure(model, maps, Wording(*spec.words))
         figures[f"attention_{model}_{name}"] = figure
     return figures
 
@@ -112,7 +114,7 @@ def accuracy_figure(spec: FiguresSpec, results: pd.DataFrame) -> Figure:
     axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
     seeds, reviews = spec.seeds, int(results.test_examples.iloc[0])
     what = "Small dots are seeds, large marks their mean" if len(seeds) > 1 else f"Seed {seeds[0]}"
-    note = f"{what}. Bars: 95% Wilson interval of one run's accuracy over {reviews:,} test reviews."
+    note = f"{what}. Bars: 95% Wilson interval of one run's accuracy over {reviews:,} test {spec.words[1]}."
     if did_not_learn(results).any():
         note += " Crosses: runs that did not learn."
     frame(figure, "Test accuracy by target batch size", note, policy_key(marks))
@@ -183,14 +185,14 @@ def quality_cost_figure(spec: FiguresSpec, results: pd.DataFrame) -> Figure:
         row[0].set_ylabel("test accuracy")
         row[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
     devices = ", ".join(f"{device} ({precision})" for device, precision in _distinct(runs, "device", "precision"))
-    reviews = int(results.test_examples.iloc[0])
-    note = f"One mark per run; bars: 95% Wilson interval of its accuracy over {reviews:,} test reviews. On {devices}."
+    reviews = f"{int(results.test_examples.iloc[0]):,} test {spec.words[1]}"
+    note = f"One mark per run; bars: 95% Wilson interval of its accuracy over {reviews}. On {devices}."
     key = policy_key(marks, with_lines=False)
     frame(figure, "Quality against cost, by target batch size", note, [*batch_key(colours), *key])
     return figure
 
 
-def attention_figure(model: str, maps: Sequence[tuple[GridCell, ReviewMaps]]) -> Figure:
+def attention_figure(model: str, maps: Sequence[tuple[GridCell, ReviewMaps]], words: Wording) -> Figure:
     """Last layer's maps of one review side by side over batch sizes, on one colour scale.
 
     ``maps`` holds per batch size the cell and the review's maps of its run.
@@ -214,7 +216,7 @@ def attention_figure(model: str, maps: Sequence[tuple[GridCell, ReviewMaps]]) ->
         f"Last layer ({layer_in_words(layer)}), mean over heads; {cell.policy} LR policy, seed {cell.seed}; "
         f"{counted(n, 'token')}. Named below each map: the keys with most attention. {ATTENTION_NORM_IN_WORDS}"
     )
-    title = f"{model}: {printable(first.facts['title'])}, {truth_in_words(first)}"
+    title = f"{model}: {printable(words.of(first.facts['title']))}, {truth_in_words(first)}"
     frame(figure, title, note, not_allowed_key() if has_window([layer], n) else [])
     return figure
 

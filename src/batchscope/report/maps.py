@@ -27,6 +27,7 @@ from batchscope.report.style import (
     open_axis,
     save,
 )
+from batchscope.wording import REVIEWS, Wording
 
 LONGEST_LABEL = 14
 MOST_LABELS = 128
@@ -43,7 +44,7 @@ class ReviewMaps(NamedTuple):
     """``[layers, n, n]``: rows are queries, columns keys, heads averaged."""
 
 
-def draw_maps(run_folder: Path, names: Sequence[str], output_folder: Path) -> None:
+def draw_maps(run_folder: Path, names: Sequence[str], output_folder: Path, words: Wording = REVIEWS) -> None:
     """Write ``{name}_last.png`` and ``{name}_all.png`` of a run for each review in ``names``: its last layer, and all.
 
     For an encoder that gives no attention both pictures say so. Raises UserError if the run has no attention of a
@@ -59,8 +60,8 @@ def draw_maps(run_folder: Path, names: Sequence[str], output_folder: Path) -> No
         elif name not in reviews:
             raise UserError(f"{run_folder / 'attention'} has no review {name!r}; run the attention stage again")
         else:
-            save(_last_layer(reviews[name], origin), last)
-            save(_all_layers(reviews[name], origin), every, colours=72)
+            save(_last_layer(reviews[name], origin, words), last)
+            save(_all_layers(reviews[name], origin, words), every, colours=72)
 
 
 def load_attention(run_folder: Path) -> tuple[dict[str, ReviewMaps], str | None]:
@@ -144,7 +145,7 @@ def run_in_words(run_folder: Path) -> str:
     return f"{model}, target batch size {batch.removeprefix('bs')}, {policy} LR policy, {seed.replace('seed', 'seed ')}"
 
 
-def _last_layer(review: ReviewMaps, origin: str) -> Figure:
+def _last_layer(review: ReviewMaps, origin: str, words: Wording) -> Figure:
     layer, last = review.facts["layers"][-1], review.weights[-1]
     n = len(last)
     side = min(12.0, max(6.0, 2.4 + 0.078 * n))
@@ -158,11 +159,11 @@ def _last_layer(review: ReviewMaps, origin: str) -> Figure:
     attention_bar(figure, axis, norm)
     what = f"last layer ({layer_in_words(layer)}), mean over heads"
     key = not_allowed_key() if has_window([layer], n) else []
-    frame(figure, _title(review), f"{origin}; {what}. {ATTENTION_NORM_IN_WORDS}", key)
+    frame(figure, _title(review, words), f"{origin}; {what}. {ATTENTION_NORM_IN_WORDS}", key)
     return figure
 
 
-def _all_layers(review: ReviewMaps, origin: str) -> Figure:
+def _all_layers(review: ReviewMaps, origin: str, words: Wording) -> Figure:
     layers, n = review.facts["layers"], review.weights.shape[1]
     columns = _columns(len(layers))
     rows = math.ceil(len(layers) / columns)
@@ -180,12 +181,12 @@ def _all_layers(review: ReviewMaps, origin: str) -> Figure:
     attention_bar(figure, axes, norm)
     what = "mean over heads, rows attend to columns; one colour scale for all layers"
     key = not_allowed_key() if has_window(layers, n) else []
-    frame(figure, _title(review), f"{origin}; {what}. {ATTENTION_NORM_IN_WORDS}", key)
+    frame(figure, _title(review, words), f"{origin}; {what}. {ATTENTION_NORM_IN_WORDS}", key)
     return figure
 
 
-def _title(review: ReviewMaps) -> str:
-    title = printable(review.facts["title"])
+def _title(review: ReviewMaps, words: Wording) -> str:
+    title = printable(words.of(review.facts["title"]))
     return f"{title}; the model {prediction_in_words(review)}, {truth_in_words(review)}"
 
 

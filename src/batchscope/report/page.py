@@ -18,6 +18,7 @@ from batchscope.report.protocol import protocol_table
 from batchscope.report.spec import ReportSpec
 from batchscope.report.tables import summarise
 from batchscope.statistics.effects import effects_over_seeds, find
+from batchscope.wording import Wording
 
 LONGEST_REVIEW = 900
 CURVES = ("training_accuracy", "training_loss", "validation_accuracy")
@@ -29,12 +30,13 @@ def write_report(spec: ReportSpec, study_folder: Path) -> None:
     Raises UserError if a table, a figure or a data file is missing.
     """
     try:
-        context = _context(spec, Finished.read(spec, study_folder), study_folder / "figures")
+        study = Finished.read(spec, study_folder)
+        context = _context(spec, study, study_folder / "figures")
     except FileNotFoundError as error:
         raise UserError(f"{error.filename or error} is missing; make the study's tables and figures first") from None
-    html = _templates(autoescape=True).get_template("index.html.j2").render(context)
-    write_text(study_folder / "report" / "index.html", html)
-    write_text(study_folder / "report" / "summary.md", _templates(False).get_template("summary.md.j2").render(context))
+    for name, escaped in (("index.html", True), ("summary.md", False)):
+        template = _templates(escaped, wording_of(spec, study)).get_template(f"{name}.j2")
+        write_text(study_folder / "report" / name, template.render(context))
 
 
 def markdown_cell(text: str) -> str:
@@ -42,12 +44,18 @@ def markdown_cell(text: str) -> str:
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("|", "\\|").replace("\n", " ")
 
 
-def _templates(autoescape: bool) -> Environment:
+def wording_of(spec: ReportSpec, study: Finished) -> Wording:
+    """What the study's texts are called on its page."""
+    return Wording(*spec.words).beside([*spec.model_names, *spec.policy_names, *study.audit["classes"]])
+
+
+def _templates(autoescape: bool, wording: Wording) -> Environment:
     loader = PackageLoader("batchscope.report")
     environment = Environment(
         loader=loader, autoescape=autoescape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["cell"] = markdown_cell
+    environment.filters["worded"] = wording.of
     return environment
 
 
@@ -133,8 +141,8 @@ def _trust(spec: ReportSpec, study: Finished) -> dict[str, object]:
     return {
         "certificate": trust.certificate_table(spec, study.certificates),
         "certificate_verdict": trust.certificate_verdict(study.certificates),
-        "splits": trust.splits_table(study.audit),
-        "duplicates": trust.duplicates_table(study.audit),
+        "splits": trust.splits_table(study.audit, wording_of(spec, study)),
+        "duplicates": trust.duplicates_table(study.audit, wording_of(spec, study)),
         "left_out": trust.left_out_table(study.audit),
         "provenance": trust.provenance_table(study.provenance),
         "runs": trust.runs_table(study.provenance),

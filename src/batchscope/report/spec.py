@@ -4,6 +4,7 @@ from typing import Literal
 
 from batchscope.config.schema import Budget, Data, Model, Optimizer, Schedule
 from batchscope.provenance.spec import Spec
+from batchscope.wording import REVIEWS
 
 
 class GridCell(Spec):
@@ -21,9 +22,10 @@ class GridCell(Spec):
 
 
 class MapsSpec(Spec):
-    """A run's attention maps: the names of the reviews."""
+    """A run's attention maps: the names of the reviews, and what they are called."""
 
     names: tuple[str, ...]
+    words: tuple[str, str] = REVIEWS
 
 
 class TablesSpec(Spec):
@@ -59,6 +61,8 @@ class FiguresSpec(TablesSpec):
     noise_scale: Literal["off", "cheap", "full"]
     palette: tuple[str, ...]
     """Colours of the target batch sizes, in order; empty for the default scale."""
+    words: tuple[str, str] = REVIEWS
+    """What one text and several are called."""
 
     @property
     def measures_noise(self) -> bool:

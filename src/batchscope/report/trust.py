@@ -12,6 +12,7 @@ from batchscope.report.numbers import listed, percent
 from batchscope.report.protocol import SPLITS
 from batchscope.report.spec import ReportSpec
 from batchscope.report.table import Table
+from batchscope.wording import Wording
 
 MOST_NAMED = 6
 
@@ -61,10 +62,10 @@ def uncertified_in_words(certificates: Mapping[str, Certificate], runs: pd.DataF
     return said
 
 
-def splits_table(audit: Audit) -> Table:
+def splits_table(audit: Audit, wording: Wording) -> Table:
     """Class balance, words per review and truncated share of every split."""
     models = list(audit["tokens"])
-    columns = ["split", "#reviews", *(f"#{name}" for name in audit["classes"]), "#words, median (max)"]
+    columns = ["split", f"#{wording.many}", *(f"#{name}" for name in audit["classes"]), "#words, median (max)"]
     columns += [f"#truncated for {model}" for model in models]
     rows = []
     for split in SPLITS:
@@ -77,16 +78,16 @@ def splits_table(audit: Audit) -> Table:
     return Table(columns, rows, f"Truncated: reviews of more than {lengths} tokens, special tokens included.")
 
 
-def duplicates_table(audit: Audit) -> Table:
+def duplicates_table(audit: Audit, wording: Wording) -> Table:
     """Exact duplicates: in all, and reviews whose text also appears in another split."""
     found = audit["duplicates"]
     rows = [
         ["texts that occur more than once", f"{found['groups']:,}"],
-        ["reviews to remove so that every text occurs once", f"{found['redundant']:,}"],
+        [f"{wording.many} to remove so that every text occurs once", f"{found['redundant']:,}"],
         ["repeated texts whose labels disagree", f"{found['conflicting_groups']:,}"],
     ]
     rows += [
-        [f"{row['split']} reviews whose text also appears in {row['other']}"]
+        [f"{row['split']} {wording.many} whose text also appears in {row['other']}"]
         + [f"{row['reviews']:,} ({percent(row['share'], 2)})"]
         for row in found["crossing"]
         if (row["split"], row["other"]) in (("validation", "train"), ("test", "train"), ("test", "validation"))

@@ -6,6 +6,7 @@ from batchscope.evaluation.spec import Precision
 from batchscope.model.spec import ModelSpec
 from batchscope.provenance.spec import Spec
 from batchscope.training.schedule import ScheduleName
+from batchscope.wording import REVIEWS
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Tail = Literal["exact", "naive", "drop"]
@@ -68,3 +69,5 @@ class TrainSettings(Spec):
     gpus: int = 1
     save_every: float = 600
     """Seconds between saved states."""
+    words: tuple[str, str] = REVIEWS
+    """What one text of the data and several are called, in messages."""

@@ -1,0 +1,42 @@
+"""What one text of the data is called: sentences say `review`, and the config may give another noun."""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+REVIEW = re.compile(r"(?<![\w./\\'\"`=-])(?:(?P<article>[Aa]) )?(?P<noun>[Rr]eviews?)(?!\w|[/\\\"`=-]|'(?!s\b)|\.\w)")
+"""The word where it stands free: no part of a path, a name in quotes, a key or a file name."""
+
+
+def plural(noun: str) -> str:
+    """The regular plural: ``tickets``, ``queries``, ``batches``."""
+    if noun.endswith("y") and noun[-2:-1] not in ("a", "e", "i", "o", "u", ""):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"
+
+
+class Wording(NamedTuple):
+    """The noun for one text, and for several."""
+
+    one: str = "review"
+    many: str = "reviews"
+
+    def of(self, text: str) -> str:
+        """The text with `review` and `reviews` in these words."""
+        return text if self == Wording() else REVIEW.sub(self._word, text)
+
+    def beside(self, names: Iterable[str]) -> "Wording":
+        """These words, or `review` where one of the study's own names is that word and would be replaced with it."""
+        return Wording() if {name.lower() for name in names} & set(Wording()) else self
+
+    def _word(self, found: re.Match[str]) -> str:
+        noun = self.many if found["noun"].endswith("s") else self.one
+        if found["noun"][0] == "R":
+            noun = noun[0].upper() + noun[1:]
+        if not found["article"]:
+            return noun
+        return f"{found['article']}{'n' if noun[0].lower() in 'aeiou' else ''} {noun}"
+
+
+REVIEWS = Wording()
+"""Where the config says nothing else."""
