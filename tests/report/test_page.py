@@ -275,6 +275,7 @@ def test_texts_are_called_what_the_config_calls_them(tmp_path: Path) -> None:
     changes = {"data": {"source": "synthetic", "unit": "issue"}, "report": {"title": "My reviews"}, "seeds": [1]}
     spec = fabricate.spec(models={"bert": {"architecture": "bert"}}, **changes)
     folder = finish(tmp_path, spec, left_out=[("reviews.xlsx", "not read")])
+    write_report(spec, folder)
     page = (folder / "report/index.html").read_text(encoding="utf-8")
     prose = re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.S)
     own = re.compile(r"My reviews|reviews\.xlsx")
