@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from batchscope.config.schema import COLOUR, NAME, Section
+from batchscope.config.schema import COLOUR, NAME, NOUN, Section
 from batchscope.errors import counted, either
 
 BRANCH = re.compile(r"constrained-\w+|literal\[.*\]|int|float|str|bool|none")
@@ -14,6 +14,7 @@ BRANCH = re.compile(r"constrained-\w+|literal\[.*\]|int|float|str|bool|none")
 PATTERNS = {
     NAME: "a name: letters, digits, `.`, `_` and `-`, the first a letter or a digit",
     COLOUR: "a colour such as `#1f77b4`",
+    NOUN: "a noun such as `ticket`: letters alone, in one or more words",
 }
 ALLOWED: dict[str, Callable[[dict[str, Any]], str]] = {
     "bool_parsing": lambda _: "`true` or `false`",
