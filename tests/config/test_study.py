@@ -83,6 +83,7 @@ def train_specs(study: Study) -> dict[Cell, str]:
         ("report.palette", ["#112233"], "report.palette: 1 colour for 3 target batch sizes"),
         ("data", {"source": "synthetic", "sample": 17}, "the 17 reviews of the config leave 13 for training.*needs 14"),
         ("data", {"source": "synthetic", "sample": 1000}, "1,000 reviews of the config leave 800.*1,024 is more"),
+        ("data.label", "text", "data: `text` and `label` both name the column 'text'"),
         ("report.palette", ["red"], "report.palette, entry 1: must be a colour such as .*'red'"),
     ],
 )

@@ -236,6 +236,7 @@ def test_class_names_of_a_dataset_file_survive(tmp_path: Path) -> None:
         ([("a", 0.5), ("b", 1.0)], {}, r"data\.label: .* whole numbers or strings"),
         ([("a", 3), ("b", 3)], {}, "all 2 reviews are of class '3'; two classes"),
         ([(1, 0), (2, 1)], {}, r"data\.text: .*not text"),
+        ([(f"text {n}", n) for n in range(20)], {}, "each of the 20 reviews has a label of its own, from '0' to '19'"),
     ],
 )
 def test_mistakes_name_the_key(tmp_path: Path, reviews: list, names: dict, message: str) -> None:

@@ -91,6 +91,12 @@ def test_every_file_is_read_or_named(tmp_path: Path) -> None:
     assert {*tables(found), *left_out(found)} == {*names}
 
 
+def test_what_the_hub_s_library_writes_beside_the_data_is_no_data(tmp_path: Path) -> None:
+    found = layout(tmp_path, "data.csv", "dataset_infos.json", "state.json")
+    assert tables(found) == {"data.csv": "train"}
+    assert left_out(found).keys() == {"dataset_infos.json", "state.json"}
+
+
 def test_without_split_names_all_tables_are_training_data(tmp_path: Path) -> None:
     assert tables(layout(tmp_path, "b10.csv", "b9.csv")) == {"b9.csv": "train", "b10.csv": "train"}
 

@@ -111,8 +111,8 @@ def test_fourteen_reviews_for_training_are_enough(tmp_path: Path) -> None:
         divide(corpus(tmp_path, train=17))
 
 
-@given(count=st.integers(18, 400), held_out=st.lists(st.integers(1, 30), min_size=2, max_size=2))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(count=st.integers(40, 400), held_out=st.lists(st.integers(5, 30), min_size=2, max_size=2))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_config_knows_how_many_reviews_are_for_training(tmp_path: Path, count: int, held_out: list[int]) -> None:
     """Before there is a corpus; exactly as many as the split then has."""
     shares = {name: share / 100 for name, share in zip(("validation", "test"), held_out, strict=True)}

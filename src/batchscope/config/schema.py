@@ -117,6 +117,8 @@ class Data(Section):
             raise ValueError("`synthetic` settings go with `source: synthetic`")
         if self.revision is not None and self.kind != "hub":
             raise ValueError(f"`revision` goes with a hub id; {self.source!r} is not one")
+        if self.text == self.label:
+            raise ValueError(f"`text` and `label` both name the column {self.text!r}")
         return self
 
     @property

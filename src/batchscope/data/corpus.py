@@ -22,7 +22,8 @@ def build_corpus(spec: CorpusSpec, output: Path) -> None:
     """Write the corpus that ``spec`` describes to the parquet file ``output``.
 
     Rows: the source's train set, then its validation set, then its test set, each in the source's order.
-    Raises UserError for a source that cannot be read or holds fewer than two classes, or too few rows for the sample.
+    Raises UserError for a source that cannot be read, holds fewer than two classes or as many as reviews, or has too
+    few rows for the sample.
     """
     corpus = _joined(read_source(spec)) if spec.synthetic is None else _synthetic(spec.synthetic)
     if spec.sample is not None:
@@ -35,6 +36,11 @@ def build_corpus(spec: CorpusSpec, output: Path) -> None:
         only = corpus.classes[int(np.argmax(present))]
         raise UserError(
             f"data.label: all {len(corpus)} reviews are of class {only!r}; two classes are needed{_left_out(corpus)}"
+        )
+    if present.max() == 1 and len(present) > 10:
+        raise UserError(
+            f"data.label: each of the {len(corpus):,} reviews has a label of its own, from {corpus.classes[0]!r} to "
+            f"{corpus.classes[-1]!r}; name the column that holds the class"
         )
     _warn_of_twins(corpus.classes)
     write_corpus(corpus, output)

@@ -50,6 +50,9 @@ def read_bytes(path: Path) -> bytes:
 def read_text(path: Path) -> str:
     """The text of a file, without a byte-order mark. Raises UserError naming the file and its likely encoding."""
     content = read_bytes(path)
+    kind = next((kind for magic, kind in MAGIC.items() if content.startswith(magic)), None)
+    if kind:
+        raise UserError(f"data.source: {path} is {kind}, not a text file; give it the ending of what it is")
     if content.startswith(UTF_16) or content[:4000].count(0) > len(content[:4000]) // 4:
         raise UserError(f"data.source: {path} is encoded in UTF-16, not in UTF-8. {_how_to_convert(path, 'UTF-16')}")
     try:
@@ -59,9 +62,6 @@ def read_text(path: Path) -> str:
 
 
 def _what_is_wrong(path: Path, content: bytes, error: UnicodeDecodeError) -> str:
-    for magic, kind in MAGIC.items():
-        if content.startswith(magic):
-            return f"is {kind}, not a text file; give it the ending of what it is"
     line = content.count(b"\n", 0, error.start) + 1
     where = f"is not encoded in UTF-8: line {line} has the byte 0x{content[error.start]:02X}"
     high = sum(byte >= 0x80 for byte in content)

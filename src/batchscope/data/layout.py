@@ -40,6 +40,8 @@ UNLABELLED_FOLDER = "unsup"
 NAMED = 10
 
 HIDDEN = "it is hidden, or a copy that a program keeps"
+METADATA = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
+"""Files in which the hub's library describes a data set."""
 NO_REVIEWS = "this kind of file is not read"
 NO_SPLIT = "its name says no split, while the names of other files do"
 UNLABELLED = "its reviews have no labels"
@@ -79,7 +81,7 @@ def folder_layout(root: Path) -> Layout:
     """The layout of a folder. Raises UserError for a folder without reviews and for names that can mean two things."""
     files, left_out = _visible(root)
     texts, others = _text_folders(root, files)
-    tables = [] if texts else [file for file in others if table_ending(file)]
+    tables = [] if texts else [file for file in others if table_ending(file) and file.name not in METADATA]
     known = set(tables)
     rest = [file for file in others if file not in known]
     for file in rest:
@@ -242,7 +244,7 @@ def _refuse_a_split(root: Path, file: Path) -> None:
 def _reason(file: Path) -> str:
     if file.parent.name == UNLABELLED_FOLDER:
         return UNLABELLED
-    return BESIDE_TEXTS if table_ending(file) else NO_REVIEWS
+    return BESIDE_TEXTS if table_ending(file) and file.name not in METADATA else NO_REVIEWS
 
 
 def _without_endings(name: str) -> str:

@@ -16,6 +16,7 @@ from batchscope.data.tables import Corpus, read_corpus, write_split
 from batchscope.errors import UserError, counted
 
 log = logging.getLogger(__name__)
+NAMED = 8
 
 
 def make_split(spec: SplitSpec, corpus: Path, output: Path) -> None:
@@ -52,7 +53,8 @@ def make_split(spec: SplitSpec, corpus: Path, output: Path) -> None:
     for name, labels in present.items():
         lost = [repr(reviews.classes[label]) for label in range(len(reviews.classes)) if label not in labels]
         if lost:
-            log.warning(f"data.split: the {name} split has no review of {', '.join(lost)}")
+            more = f" and {len(lost) - NAMED:,} more classes" if len(lost) > NAMED else ""
+            log.warning(f"data.split: the {name} split has no review of {', '.join(lost[:NAMED])}{more}")
     write_split(split, output)
 
 
