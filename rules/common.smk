@@ -20,8 +20,12 @@ if not snakemake_version.startswith("9.27."):
         "Install the pinned release: pip install snakemake==9.27.1"
     )
 
-# A job that fails for the first time has no earlier files to restore: no warning for each of them.
-logger.addFilter(lambda record: "no backup found" not in record.getMessage())
+# Of a job that fails Snakemake says three things: its rule, files, log and command, which is enough; before that the command
+# alone, and a warning for each earlier file that is not there to be restored.
+SAID_ONCE = ("no backup found", "CalledProcessError in file")
+logger.addFilter(
+    lambda record: not any(words in record.getMessage() for words in SAID_ONCE)
+)
 
 SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))

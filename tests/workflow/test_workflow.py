@@ -139,6 +139,9 @@ def test_a_failed_run_leaves_the_others_and_names_its_log(workflow):
     message = (workflow.folder / log).read_text()
     assert "Lower the learning rate" in message and "Traceback" not in message
     assert "Lower the learning rate" in result.stdout, "the log is shown where the user looks"
+    assert result.stdout.count("--job train/bert/bs16/bad/seed1") == 1, "the command is shown once"
+    for words in ("Cannot restore", "no backup found", "Traceback", "CalledProcessError"):
+        assert words not in result.stdout
 
 
 def test_a_dag_killed_in_mid_training_finishes_with_the_same_tables(finished, workflow):
