@@ -15,6 +15,8 @@ rule certify:
         f"{STUDY_FOLDER}/logs/certify/{{model}}.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/certify/{{model}}.tsv"
+    # Before the trainings: a model that cannot be trained, saved or certified is told in its first minute.
+    priority: 5
     conda:
         "../envs/train.yaml"
     threads: STUDY.model_threads

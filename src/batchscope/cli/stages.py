@@ -172,6 +172,7 @@ def train(task: Task) -> Work:
                 observe=tracker.log,
                 deadline=limit,
                 before_publish=prepare_later_stages,
+                certified=task.layout.certificate(task.model).is_file(),
             )
 
     return work

@@ -117,7 +117,8 @@ def _beside_each_other(jobs: list[PlannedJob], outlook: Outlook) -> str:
         return ""
     cores, gpus = outlook.machine
     with_gpus = f" and {counted(gpus, 'GPU')}" if any(job.gpus for job in jobs) else ""
-    return f" With {counted(cores, 'core')}{with_gpus}: {duration(outlook.wall_seconds)}."
+    least = "at least " if any(job.seconds is None for job in jobs) else ""
+    return f" With {counted(cores, 'core')}{with_gpus}: {least}{duration(outlook.wall_seconds)}."
 
 
 def duration(seconds: float) -> str:

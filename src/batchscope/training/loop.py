@@ -40,14 +40,16 @@ def train(
     observe: Callable[[HistoryLine], None] = lambda line: None,
     deadline: float | None = None,
     before_publish: Callable[[Path, Path], None] = lambda best, last: None,
+    certified: bool = False,
 ) -> None:
     """Train a run; write its history, checkpoints, ``train.json`` and ``manifest.json`` to ``run_folder``.
 
     ``code`` is the hash of the stage's code. ``observe`` sees every line of the history as it is written. Before
     ``deadline`` (seconds since 1970), and at SIGTERM and SIGINT, a state is saved under ``state_folder`` and Stopped
     is raised; the next call with the same spec and code resumes from it, on the same kind of device and in the same
-    precision: elsewhere it starts anew. ``before_publish`` gets the paths of the best
-    and the last checkpoint before the saved state is deleted. Raises UserError for what the user can fix.
+    precision: elsewhere it starts anew. ``before_publish`` gets the paths of the best and the last checkpoint before the
+    saved state is deleted. ``certified`` spares the rehearsal of a checkpoint, which the certificate of the model has
+    done. Raises UserError for what the user can fix.
     """
     keep_freed_memory()
     if spec.determinism == "strict":
@@ -57,7 +59,7 @@ def train(
     fingerprint = run_fingerprint(spec, code, tokens_folder)
     place = pick_place(settings.device, spec.precision)
     folder = workspace_folder(state_folder, fingerprint, place)
-    run = Run(spec, settings, place, tokens_folder, folder, observe, deadline)
+    run = Run(spec, settings, place, tokens_folder, folder, observe, deadline, certified)
     with run.stop, run.telemetry, closing(run.line), closing(run.ranks), closing(run.workspace):
         train_all_updates(run)
     if not run.ranks.first:
