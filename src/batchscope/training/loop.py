@@ -47,9 +47,9 @@ def train(
     ``code`` is the hash of the stage's code. ``observe`` sees every line of the history as it is written. Before
     ``deadline`` (seconds since 1970), and at SIGTERM and SIGINT, a state is saved under ``state_folder`` and Stopped
     is raised; the next call with the same spec and code resumes from it, on the same kind of device and in the same
-    precision: elsewhere it starts anew. ``before_publish`` gets the paths of the best and the last checkpoint before the
-    saved state is deleted. ``certified`` spares the rehearsal of a checkpoint, which the certificate of the model has
-    done. Raises UserError for what the user can fix.
+    precision: elsewhere it starts anew. ``before_publish`` gets the paths of the best and the last checkpoint before
+    the saved state is deleted. ``certified`` spares the rehearsal of a checkpoint, which the certificate of the model
+    has done. Raises UserError for what the user can fix.
     """
     keep_freed_memory()
     if spec.determinism == "strict":
