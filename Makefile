@@ -26,7 +26,7 @@ REPEATS := 5
 WORKERS := 3
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY) ## the whole workflow on an embedded corpus: no network, no GPU, about five minutes
 	snakemake --cores 2 --configfile config/demo.yaml
@@ -41,6 +41,9 @@ coverage: $(READY_FOR_TESTS) ## lines of the package that the fast tests run
 
 bench: $(READY_FOR_BENCHMARKS) ## speed and memory against the peers, into docs/benchmarks.md: about half an hour
 	PYTHONPATH=src:. python -m benchmarks --cases $(CASES) --repeats $(REPEATS)
+
+gpu-check: $(READY) ## on one NVIDIA GPU: what only a GPU shows, and the speed there: under nine minutes
+	PYTHONPATH=src:. python -m benchmarks.gpu_check
 
 lint: $(READY) ## ruff, snakefmt, mypy, snakemake --lint
 	ruff check
@@ -76,4 +79,4 @@ $(READY_FOR_BENCHMARKS): $(READY_FOR_TESTS) requirements-benchmarks.lock
 	$(PIP) install --no-deps --requirement requirements-benchmarks.lock
 	@touch $@
 
-.PHONY: help demo test coverage bench lint docs setup clean
+.PHONY: help demo test coverage bench gpu-check lint docs setup clean

@@ -18,7 +18,7 @@ from batchscope.files import write_json
 from benchmarks.cases import CASES, Accuracy, EndToEnd, Memory, Overhead, Training, select
 from benchmarks.harness import PAGE, RESULTS, ROOT, Bench, run_accuracy, run_training
 from benchmarks.memory import run_memory
-from benchmarks.tables import render, section
+from benchmarks.tables import file_of, render, section
 from benchmarks.workflow import run_end_to_end, run_overhead
 
 log = logging.getLogger("benchmarks")
@@ -71,7 +71,7 @@ def measure(arguments: argparse.Namespace) -> list[str]:
                 continue
             started = time.perf_counter()
             result = RUNNERS[type(case)](case, bench)
-            write_json(arguments.results / f"{case.name}.json", result)
+            write_json(arguments.results / file_of(case, result), result)
             print(f"\n{case.title}\n\n{section(case, result)}\n", flush=True)
             log.info(f"{case.name}: done in {time.perf_counter() - started:.0f} s")
             refused += [f"{case.name}: {name}" for name, g in result.get("gradients", {}).items() if not g["passed"]]

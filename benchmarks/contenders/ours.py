@@ -10,7 +10,10 @@ from batchscope.files import read_json
 from batchscope.training.loop import train as train_run
 from benchmarks.work import Work
 
-REPORTED = ("precision", "physical_batch_size", "training_seconds", "validation_seconds", "update_seconds_p50")
+REPORTED = (
+    "precision", "physical_batch_size", "training_seconds", "validation_seconds", "update_seconds_p50",
+    "samples_per_second", "trial",
+)  # fmt: skip
 
 
 def train(work: Work, observe: Callable[[dict[str, Any]], None] = lambda record: None) -> None:
@@ -35,5 +38,5 @@ def train(work: Work, observe: Callable[[dict[str, Any]], None] = lambda record:
         run, state = Path(folder) / "run", Path(folder) / "state"
         train_run(spec, "benchmark", study.train_settings(), work.tokens, run, state, observe)
         facts = read_json(run / "train.json")
-    work.facts.update({key: value for key, value in facts.items() if key in REPORTED or "graph" in key})
+    work.facts.update({key: facts[key] for key in REPORTED})
     work.facts["validation"] = facts["best_validation"]

@@ -1,5 +1,6 @@
 """docs/benchmarks.md holds what the JSON says, and nothing typed by hand."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from batchscope.files import write_json
 from benchmarks.cases import CASES, OURS, OURS_AUTO, PEERS, TRAINER, Overhead, Training
 from benchmarks.clock import Clock
 from benchmarks.flops import training_flops_per_sample
-from benchmarks.tables import BEGIN, END, percentile, render, section
+from benchmarks.tables import BEGIN, END, file_of, percentile, render, section
 
 ROOT = Path(__file__).resolve().parents[2]
 CASE = Training("small-64", "a case", "cpu", "small", 64, 1, 2, (OURS, TRAINER))
@@ -47,7 +48,8 @@ def training_result(ours, trainer):
 
 def page(tmp_path, text=""):
     path = tmp_path / "benchmarks.md"
-    blocks = (f"{BEGIN.format(name=case.name)}{END.format(name=case.name)}" for case in CASES)
+    names = [*(case.name for case in CASES if case.device == "cpu"), "gpu", "not-measured"]
+    blocks = (f"{BEGIN.format(name=name)}{END.format(name=name)}" for name in names)
     path.write_text(f"before {text}\n" + "\n".join(blocks) + "\nafter\n", encoding="utf-8")
     return path
 
@@ -62,7 +64,7 @@ def test_the_page_in_docs_is_made_of_the_results_beside_it(tmp_path):
 
 def test_numbers_come_from_the_json_and_rendering_again_changes_nothing(tmp_path):
     path = page(tmp_path)
-    write_json(tmp_path / "results/small-64.json", training_result([120, 110, 100], [100, 100, 100]))
+    write_json(tmp_path / "results/float32/small-64.json", training_result([120, 110, 100], [100, 100, 100]))
     render(path, tmp_path / "results")
     once = path.read_text(encoding="utf-8")
     assert "110.0 (100.0–120.0) | 1.10 (1.00–1.20) | 600.0 ms" in once
@@ -84,11 +86,26 @@ def test_the_share_of_the_product_rate_is_that_of_the_same_process():
     assert "| 25% |" in rows[2] and "| 50% |" in rows[3]
 
 
-def test_a_case_that_was_not_measured_stays_empty():
-    for case in CASES:
-        rows = section(case, None)
-        assert "Not measured yet" in rows
-        assert not any(mark in rows for mark in ("%", " ms", "–"))
+def test_a_case_that_was_not_measured_has_no_table_and_is_named(tmp_path):
+    path = page(tmp_path)
+    write_json(tmp_path / "results/float32/small-64.json", training_result([120], [100]))
+    render(path, tmp_path / "results")
+    text = path.read_text(encoding="utf-8")
+    tables = text.split("| --- |")
+    assert len(tables) == 2, "small-64 on one kind of CPU"
+    assert tables[0].splitlines()[-3] == "A CPU with AVX2 alone, where `auto` is float32:"
+    assert "Nothing has run on a GPU yet." in text
+    sentence = next(line for line in text.splitlines() if line.startswith("Not measured. On a CPU that multiplies"))
+    fast, slow, gpu = re.split(r"\. On ", sentence)[1:]
+    assert fast.count("target batch 64") == 2 and slow.count("target batch 64") == 1
+    assert gpu.count("BERT-base") == 6
+
+
+def test_a_result_is_kept_by_the_kind_of_its_cpu():
+    case, found = CASES[0], training_result([1], [1])
+    assert file_of(case, found) == "float32/small-64.json"
+    found = found | {"machine": found["machine"] | {"bfloat16": ["avx512_bf16"]}}
+    assert file_of(case, found) == "bfloat16/small-64.json"
 
 
 def test_a_page_without_a_case_s_markers_is_refused(tmp_path):

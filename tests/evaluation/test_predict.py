@@ -52,20 +52,6 @@ def test_our_loop_reads_nothing_between_batches(batches, monkeypatch):
     assert reads.count == 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_host_waits_for_the_device_once():
-    tokens, model, device = random_tokens(4096), model_of("bert").cuda(), torch.device("cuda")
-    predict(model, tokens, device, torch.float32)
-    model.forward = lambda ids, mask: model.head(model.encoder.embeddings(ids).mean(1))
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with pytest.warns(UserWarning, match="synchroniz") as warnings:
-            predict(model, tokens, device, torch.float32)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert len(warnings) == 1, "the logits, at the end"
-
-
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
 def test_the_order_of_the_reviews_changes_no_prediction(architecture, monkeypatch):
     monkeypatch.setattr(stage, "TOKENS_PER_BATCH", 7 * 32)

@@ -69,16 +69,6 @@ def test_a_run_says_what_it_measured(small_study, tmp_path):
     assert [facts[name] for name in ("gpu_utilisation_mean", "gpu_utilisation_peak", "energy_joules")] == [None] * 3
 
 
-@pytest.mark.skipif(
-    "not __import__('torch').cuda.is_available()", reason="no NVIDIA GPU with a CUDA build of torch here"
-)
-def test_strict_gives_the_same_bits_twice_on_a_gpu(small_study, tmp_path):
-    spec = small_study.spec("modernbert", precision="bfloat16", determinism="strict")
-    runs = [train_apart(small_study, tmp_path / name, spec, "cuda") for name in ("one", "two")]
-    assert len({(run / "history.jsonl").read_bytes() for run in runs}) == 1
-    assert read_json(runs[0] / "train.json")["energy_joules"] > 0
-
-
 def test_an_unknown_determinism_is_refused():
     config = {"study": "s", "models": {"bert": {"architecture": "bert"}}, "target_batch_sizes": [16]}
     with pytest.raises(Exception, match="determinism"):

@@ -1,8 +1,6 @@
 """The fast ways of doing things equal the slow, obvious ones."""
 
 import contextlib
-import dataclasses
-import json
 import math
 
 import numpy as np
@@ -316,54 +314,3 @@ def test_the_trial_is_recorded(small_study, tmp_path):
     assert facts["trial"]["micro_step"] == "eager"
     rates = facts["trial"]["samples_per_second"]
     assert set(rates) == {"8", "16"} and all(rate > 0 for rate in rates.values())
-
-
-# ----------------------------------------------------------------------------------------------------- on a GPU
-
-
-@gpu
-@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
-def test_no_micro_step_waits_for_the_gpu(small_study, architecture):
-    device = torch.device("cuda")
-    model, data, examples = prepared(small_study, architecture, device)
-    engine = ManualEngine(model, torch.optim.Adam(model.parameters(), fused=True))
-    order = data.order(epoch_order(examples, 0, 1))
-    context = autocast(device, torch.bfloat16)
-    for kind in ("eager", "cuda_graph"):
-        assert engine.prepare(data.micro_batch(order[:6], 1 / 18), context, kind)["micro_step"] == kind
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            engine.accumulate([data.micro_batch(order[a : a + 6], 1 / 18) for a in (0, 6, 12)], context)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        engine.zero_grad()
-
-
-@gpu
-@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
-def test_graph_and_eager_overlay_over_a_hundred_updates(small_study, tmp_path, monkeypatch, architecture):
-    spec = small_study.spec(architecture, budget={"updates": 100}, precision="bfloat16", device="cuda")
-    losses = {}
-    prepare = ManualEngine.prepare
-    for kind in ("eager", "cuda_graph"):
-        monkeypatch.setattr(ManualEngine, "prepare", lambda self, b, c, _, kind=kind: prepare(self, b, c, kind))
-        folder, settings = tmp_path / kind, train_settings(device="cuda", save_every=1e9)
-        train(spec, "code", settings, small_study.tokens(architecture), folder / "run", folder / "state")
-        assert read_json(folder / "run/train.json")["trial"]["micro_step"] == kind
-        lines = (folder / "run/history.jsonl").read_text().splitlines()
-        losses[kind] = [record["loss"] for record in map(json.loads, lines) if record["kind"] == "update"]
-    np.testing.assert_allclose(losses["cuda_graph"], losses["eager"], rtol=2e-2, atol=2e-2)
-
-
-@gpu
-def test_tokens_that_do_not_fit_are_streamed(small_study, monkeypatch):
-    device = torch.device("cuda")
-    tokens = load_tokens(small_study.tokens("bert") / "train.arrow")
-    on_device = DeviceTokens(tokens, device)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 100))
-    streamed = DeviceTokens(dataclasses.replace(tokens), device)
-    assert streamed.home.type == "cpu" and on_device.home.type == "cuda"
-    rows = epoch_order(len(tokens), 0, 1)
-    found = streamed.micro_batch(streamed.order(rows)[:6], 1.0)
-    expected = on_device.micro_batch(on_device.order(rows)[:6], 1.0)
-    assert all(map(torch.equal, found[:3], expected[:3]))

@@ -22,7 +22,6 @@ from batchscope.hardware import device
 from batchscope.provenance.fingerprint import file_hash
 from batchscope.training import loop, run
 from batchscope.training.accumulate import ManualEngine
-from batchscope.training.autotune import fastest_micro_batch
 from batchscope.training.loop import train
 from batchscope.training.state import Workspace
 from batchscope.training.stop import Stopped, StopRequest, deadline
@@ -215,26 +214,6 @@ def test_one_review_that_does_not_fit_is_an_error_of_the_user(small_study, tmp_p
     monkeypatch.setattr(ManualEngine, "accumulate", never)
     with pytest.raises(UserError, match="micro-batch of one review"):
         train_in(tmp_path, small_study.spec("bert"), small_study.tokens("bert"))
-
-
-def test_the_fastest_micro_batch_is_found_and_memory_ends_the_search():
-    def seconds(size):
-        if size > 64:
-            raise torch.OutOfMemoryError
-        return 1.0 + size / 100
-
-    assert fastest_micro_batch(seconds, 1024, 10**9)[0] == 64
-    assert fastest_micro_batch(seconds, 40, 10**9)[0] == 32
-    assert fastest_micro_batch(lambda size: size * (1 + abs(size - 16)), 1024, 10**9)[0] == 16
-    assert fastest_micro_batch(seconds, 5, 10**9)[0] == 5
-
-
-def test_a_short_training_is_not_searched_for_longer_than_it_gains():
-    slowly = lambda size: size / (100 + size)  # noqa: E731
-    quickly = lambda size: size / size**0.9  # noqa: E731
-    assert list(fastest_micro_batch(slowly, 64, 0)[1]) == ["8", "16"]
-    assert list(fastest_micro_batch(slowly, 64, 10**9)[1]) == ["8", "16", "32", "64"]
-    assert list(fastest_micro_batch(quickly, 64, 0)[1]) == ["8", "16", "32", "64"], "each size is worth its trial"
 
 
 def test_auto_is_recorded_and_kept_over_a_restart(small_study, tmp_path):

@@ -56,6 +56,8 @@ class Trial(TypedDict, total=False):
     """On a GPU: seconds of one micro-batch, by kind of micro-step."""
     samples_per_second: dict[str, float]
     """With ``physical_batch_size: auto``: rate by size of the micro-batch (JSON keys are strings)."""
+    seconds: float
+    """Wall time of the trial, over all starts. ``training_seconds`` does not contain it."""
 
 
 class WindowCounts(TypedDict):

@@ -104,7 +104,11 @@ class Run:
         self.lap = self.saved = time.perf_counter()
 
     def choose_micro_step(self) -> None:
-        """Choose the micro-batch and how it is computed, or keep the choice that the run began with."""
+        """Choose the micro-batch and how it is computed, or keep the choice that the run began with.
+
+        The time of the choice is not that of an update.
+        """
+        started = time.perf_counter()
         choose_micro_step(
             self.spec.naive_physical_batch_size or self.settings.physical_batch_size,
             self.plan[0],
@@ -115,7 +119,10 @@ class Run:
             self.ranks,
             self.place.autocast(),
             timed=self.spec.determinism is None,
+            may_halve=self.spec.tail != "naive",
         )
+        self.lap = time.perf_counter()
+        self.ledger.trial["seconds"] = self.ledger.trial.get("seconds", 0.0) + self.lap - started
 
     def stop_if_asked(self) -> None:
         """Raise Stopped on every rank if the first one has a reason to stop."""
