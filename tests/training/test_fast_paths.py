@@ -17,7 +17,14 @@ from batchscope.files import read_json
 from batchscope.hardware.device import autocast
 from batchscope.model import cpu_kernels as cpu
 from batchscope.model.classifier import MASKS_READY_MADE, TextClassifier, attention_masks, build_model
-from batchscope.model.cpu_kernels import LONGEST, CpuDropout, cpu_attention, draw_kept, use_cpu_kernels
+from batchscope.model.cpu_kernels import (
+    LONGEST,
+    CpuDropout,
+    CpuEmbedding,
+    cpu_attention,
+    draw_kept,
+    use_cpu_kernels,
+)
 from batchscope.provenance.fingerprint import file_hash
 from batchscope.training import loop
 from batchscope.training.accumulate import ManualEngine
@@ -191,6 +198,38 @@ def test_an_encoder_drops_our_way_while_training_and_nothing_otherwise(small_stu
     after = model.train()(batch.input_ids, batch.attention_mask)
     assert drawn and not torch.equal(after, before)
     assert "batchscope" not in str(model.config.to_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("padding", [None, 0])
+def test_an_embedding_s_gradient_is_pytorchs_bit_for_bit(padding, dtype):
+    torch.manual_seed(0)
+    ours = CpuEmbedding(2000, 24, padding_idx=padding, dtype=dtype)
+    theirs = nn.Embedding(2000, 24, padding_idx=padding, dtype=dtype)
+    theirs.load_state_dict(ours.state_dict())
+    for _ in range(3):  # ``.grad`` is new in the first, and added to in the others
+        ids, upstream = torch.randint(0, 40, (8, 30)), torch.randn(8, 30, 24, dtype=dtype)
+        outputs = [table(ids) for table in (ours, theirs)]
+        assert torch.equal(*outputs)
+        for output in outputs:
+            output.backward(upstream)
+        assert torch.equal(ours.weight.grad, theirs.weight.grad)
+    assert bool(ours.weight.grad[0].any()) == (padding is None)
+    ours.weight.requires_grad_(False)
+    assert not ours(ids).requires_grad
+
+
+def test_an_embedding_counts_its_rows_and_not_the_whole_table(monkeypatch):
+    """What it costs: no tensor of the table's size is made after the first micro-batch."""
+    shapes, make = [], torch.ops.aten.embedding_dense_backward
+    monkeypatch.setattr(
+        cpu.torch.ops.aten, "embedding_dense_backward", lambda *a: shapes.append(a[2]) or make(*a), raising=False
+    )
+    table = CpuEmbedding(2000, 24)
+    table(torch.tensor([3, 5, 3, 1999])).sum().backward()
+    assert shapes == [3]
+    assert torch.equal(table.weight.grad.sum(1).nonzero().flatten(), torch.tensor([3, 5, 1999]))
+    assert float(table.weight.grad[3, 0]) == 2
 
 
 # --------------------------------------------------------------------------------------------------------- masks
