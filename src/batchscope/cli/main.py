@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    plan, fetch, verify = (
+    plan, fetch, verify, forensics = (
         verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__) for name, verb in people.VERBS.items()
     )
     plan.add_argument("--configfile", type=Path, nargs="+", default=[], metavar="YAML", help="as for snakemake")
@@ -70,6 +70,8 @@ def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     verify.add_argument("--all", action="store_true", help="every finished run of the study")
     verify.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where the model runs")
     verify.add_argument("--threads", type=int, metavar="N", help="CPU threads (all of them if not given)")
+    forensics.add_argument("FILE", type=Path, help="YAML: accuracies of studies, see docs/reference-study.md")
+    forensics.add_argument("--output", type=Path, metavar="FOLDER", help="write CSV tables and a forest plot there")
 
 
 def run_stage(arguments: argparse.Namespace) -> None:

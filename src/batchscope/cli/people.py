@@ -38,4 +38,18 @@ def verify(arguments: argparse.Namespace) -> None:
         raise UserError(f"{len(wrong)} of {len(results)} runs are not what they say: {', '.join(map(str, wrong))}")
 
 
-VERBS = {verb.__name__: verb for verb in (plan, fetch, verify)}
+def forensics(arguments: argparse.Namespace) -> None:
+    """Say what reported accuracies can show by themselves: possible counts, contrasts, scatter between studies."""
+    from batchscope.config.forensics import read_forensics
+
+    file = read_forensics(arguments.FILE)
+    from batchscope.report.forensics import Findings, in_words, write_findings  # matplotlib: after a mistake is told
+
+    sources = {name: study.source for name, study in file.studies.items()}
+    found = Findings.of(file.title, sources, file.level, file.reported())
+    print(in_words(found))
+    if arguments.output:
+        print("Written: " + ", ".join(str(path) for path in write_findings(found, arguments.output)))
+
+
+VERBS = {verb.__name__: verb for verb in (plan, fetch, verify, forensics)}
