@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from batchscope.statistics.noise_scale import batches_without_estimate, running_noise_scale
+from batchscope.report.spec import GridCell
+from batchscope.statistics.jackknife import ratio_intervals
+from batchscope.statistics.noise_scale import batches_without_estimate, noise_summary, running_noise_scale
 
 
 def noise_rows(samples: list[int], squares: list[float | None], traces: list[float | None]) -> pd.DataFrame:
@@ -36,3 +38,37 @@ def test_the_noise_scale_of_seeds_is_that_of_their_estimates_together() -> None:
 def test_batch_sizes_of_one_micro_batch_are_named() -> None:
     rows = noise_rows([10, 20, 30], [None, None, 1.0], [None, None, 2.0]).assign(target_batch_size=[16, 16, 1024])
     assert batches_without_estimate(rows) == ["16"]
+
+
+def test_the_interval_belongs_to_the_updates_of_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    samples = list(range(10, 410, 10))
+    rows = noise_rows(samples, rng.normal(1, 0.3, 40).tolist(), rng.normal(50, 5, 40).tolist())
+    found = running_noise_scale(rows, 200)
+    low, high = ratio_intervals(
+        rows.noise_trace.to_numpy(), rows.gradient_square.to_numpy(), np.arange(21), np.arange(20, 41)
+    )
+    assert found.low.tolist() == pytest.approx(low.tolist()) and found.high.tolist() == pytest.approx(high.tolist())
+    assert (found.low < found.noise_scale).all() and (found.noise_scale < found.high).all()
+
+
+def test_the_summary_has_an_interval_over_all_seeds() -> None:
+    rng = np.random.default_rng(1)
+    runs = [
+        noise_rows(list(range(10, 110, 10)), rng.normal(1, 0.3, 10).tolist(), rng.normal(50, 5, 10).tolist()).assign(
+            run=run, kind="update", epoch=1
+        )
+        for run in ("a", "b")
+    ]
+    cells = [
+        GridCell(model="m", batch=10, policy="p", seed=seed, learning_rate=1e-3, run=run, shared=False)
+        for seed, run in enumerate("ab")
+    ]
+    (found,) = noise_summary(cells, pd.concat(runs)).to_dict("records")
+    both = pd.concat(runs).sort_values("samples", kind="stable")
+    low, high = ratio_intervals(
+        both.noise_trace.to_numpy(), both.gradient_square.to_numpy(), np.array([0]), np.array([20])
+    )
+    for epoch in ("first", "last"):
+        assert (found[f"{epoch}_noise_scale_low"], found[f"{epoch}_noise_scale_high"]) == (low[0], high[0])
+        assert low[0] < found[f"{epoch}_noise_scale"] < high[0]

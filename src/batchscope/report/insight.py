@@ -1,5 +1,6 @@
 """What was measured inside the models, as tables: attention and gradient noise."""
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
@@ -43,18 +44,29 @@ def _means(layers: Sequence[LayerMeasures]) -> list[float]:
 def noise_table(summary: pd.DataFrame) -> Table:
     """|G|², S and B = S/|G|² of every model, policy and batch size in the first and last epoch, over all seeds."""
     columns = ["model", "LR policy", "#batch size", "#updates used"]
-    columns += [f"#{name}, {epoch} epoch" for epoch in ("first", "last") for name in ("|G|²", "S", "B")]
+    columns += [f"#{name}, {epoch} epoch" for epoch in ("first", "last") for name in ("|G|²", "S", "B", "95% interval")]
     rows = []
     for row in summary.to_dict("records"):
         shown = [row["model"], row["lr_policy"], f"{row['target_batch_size']:,}", f"{row['updates_used']:,}"]
         for epoch in ("first", "last"):
             shown += [_number(row[f"{epoch}_{name}"]) for name in ("gradient_square", "noise_trace")]
             scale = row[f"{epoch}_noise_scale"]
-            shown.append("–" if pd.isna(scale) else f"{scale:,.0f}")
+            shown += ["–" if pd.isna(scale) else f"{scale:,.0f}", _interval(row, f"{epoch}_noise_scale")]
         rows.append(shown)
     note = "|G|² and S averaged over the updates of the epoch and over seeds, then divided. An update of one "
-    note += "micro-batch has no estimate. A dash: no update has one, or the averaged |G|² is not above zero."
+    note += "micro-batch has no estimate. A dash: no update has one, or the averaged |G|² is not above zero. Interval: "
+    note += (
+        "jackknife over blocks of updates; it has no upper end where |G|² is not told from zero, and a dash where the "
+    )
+    note += "epoch has too few updates."
     return Table(columns, rows, note)
+
+
+def _interval(row: Mapping[str, float], name: str) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if pd.isna(low):
+        return "–"
+    return f"above {low:,.0f}" if math.isinf(high) else f"{low:,.0f} to {high:,.0f}"
 
 
 def _number(value: float) -> str:

@@ -10,6 +10,9 @@ from batchscope.report.spec import FiguresSpec
 from batchscope.report.style import MUTED, batch_colours, batch_key, frame
 from batchscope.statistics.noise_scale import batches_without_estimate, noise_span, running_noise_scale
 
+TOP = 1e12
+"""Above every axis: where an interval without an upper end is drawn to."""
+
 
 def noise_scale_figure(spec: FiguresSpec, history: pd.DataFrame, model: str) -> Figure:
     """B_simple of a model against samples seen, a panel per LR policy; the target batch sizes as dashed lines."""
@@ -29,6 +32,8 @@ def noise_scale_figure(spec: FiguresSpec, history: pd.DataFrame, model: str) -> 
                 draw_faint(axis, ((curve.samples, curve.noise_scale) for curve in curves), colour)
             mean = running_noise_scale(pd.concat([by_run[run] for run in runs]), span)
             sound = mean.noise_scale[mean.noise_scale > 0]
+            # An interval without an upper end reaches the top of the panel.
+            axis.fill_between(mean.samples, mean.low, mean.high.clip(upper=TOP), color=colour, alpha=0.12, linewidth=0)
             lowest, highest = min([lowest, *sound]), max([highest, *sound])
             marker = "o" if len(sound) == 1 else ""
             axis.plot(mean.samples, mean.noise_scale, color=colour, linewidth=1.7, marker=marker, markersize=4)
@@ -47,7 +52,10 @@ def noise_scale_figure(spec: FiguresSpec, history: pd.DataFrame, model: str) -> 
     seeds = spec.seeds
     who = f"Strong line: {len(seeds)} seeds together, faint: each seed" if len(seeds) > 1 else f"Seed {seeds[0]}"
     note = f"S and |G|² averaged over the latest {span:,} samples, then divided. {who}. "
-    note += "Dashed: the target batch sizes. A gap: |G|² is not a standard error above zero."
+    note += (
+        "Dashed: the target batch sizes. A gap: |G|² is not a standard error above zero. Band: 95% jackknife interval. "
+    )
+    note += "The critical batch size can be far above B (Merrill et al. 2025)."
     lacking = batches_without_estimate(rows)
     if lacking:
         note += f" No estimate at {listed(lacking)}: a window of one micro-batch has none."

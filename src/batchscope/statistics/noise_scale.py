@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from batchscope.report.spec import GridCell
+from batchscope.statistics.jackknife import ratio_intervals
 
 SHARE_OF_RUN = 0.1
 FEWEST_WINDOWS = 8
@@ -24,18 +25,20 @@ def running_noise_scale(updates: pd.DataFrame, samples: int) -> pd.DataFrame:
 
     Takes one row per update, or one per update and seed. Numerator and denominator are averaged first, over the rows
     that have an estimate, and divided once. Where the averaged |G|² is not a standard error above zero the scale is
-    larger than the updates can tell: NaN. Returns ``samples, noise_scale``.
+    larger than the updates can tell: NaN. Returns ``samples, noise_scale, low, high``; the last two are its 95%
+    jackknife interval over blocks of consecutive updates (``jackknife.ratio_intervals``).
     """
     known = updates.dropna(subset=ESTIMATES).sort_values("samples", kind="stable")
-    at, square, trace = (known[name].to_numpy() for name in ("samples", *ESTIMATES))
+    at, square, trace = (known[name].to_numpy(dtype=np.float64) for name in ("samples", *ESTIMATES))
     points = np.unique(updates.samples.to_numpy())
     boundaries = np.concatenate([[0], points])
     span = min(samples, int(points[-1]))
     ends = points[points >= span]
     starts = boundaries[np.searchsorted(boundaries, ends - span, side="right") - 1]
-    parts = zip(np.searchsorted(at, starts, "right"), np.searchsorted(at, ends, "right"), strict=True)
-    scale = [_ratio(square[start:stop], trace[start:stop]) for start, stop in parts]
-    return pd.DataFrame({"samples": ends, "noise_scale": scale})
+    begin, end = np.searchsorted(at, starts, "right"), np.searchsorted(at, ends, "right")
+    scale = [_ratio(square[start:stop], trace[start:stop]) for start, stop in zip(begin, end, strict=True)]
+    low, high = ratio_intervals(trace, square, begin, end)
+    return pd.DataFrame({"samples": ends, "noise_scale": scale, "low": low, "high": high})
 
 
 def _ratio(square: NDArray[np.float64], trace: NDArray[np.float64]) -> float:
@@ -55,7 +58,9 @@ def noise_summary(cells: Iterable[GridCell], history: pd.DataFrame) -> pd.DataFr
     """|G|², S and B = S/|G|² per model, policy and batch size in the first and last epoch, over all seeds.
 
     ``updates_used`` is the number of updates with an estimate. A number is missing where no update of the epoch has an
-    estimate, and B also where the averaged |G|² is not above zero.
+    estimate, and B also where the averaged |G|² is not above zero. ``…_low`` and ``…_high`` are the 95% jackknife
+    interval of B over blocks of consecutive updates, those of all seeds together; infinite where |G|² is not told
+    from zero, missing where the epoch has fewer updates than blocks.
     """
     runs: dict[tuple[str, str, int], list[str]] = {}
     for cell in cells:
@@ -66,8 +71,12 @@ def noise_summary(cells: Iterable[GridCell], history: pd.DataFrame) -> pd.DataFr
         row: dict[str, object] = {"model": model, "lr_policy": policy, "target_batch_size": batch}
         row["updates_used"] = int(updates.noise_trace.count())
         for name, epoch in (("first", updates.epoch.min()), ("last", updates.epoch.max())):
-            square, trace = (updates.loc[updates.epoch == epoch, estimate].mean() for estimate in ESTIMATES)
+            known = updates[updates.epoch == epoch].dropna(subset=ESTIMATES).sort_values("samples", kind="stable")
+            squares, traces = (known[estimate].to_numpy(dtype=np.float64) for estimate in ESTIMATES)
+            square, trace = (column.mean() if len(column) else math.nan for column in (squares, traces))
             scale = trace / square if square > 0 else math.nan
+            low, high = ratio_intervals(traces, squares, np.array([0]), np.array([len(known)]))
             row |= {f"{name}_gradient_square": square, f"{name}_noise_trace": trace, f"{name}_noise_scale": scale}
+            row |= {f"{name}_noise_scale_low": low[0], f"{name}_noise_scale_high": high[0]}
         rows.append(row)
     return pd.DataFrame(rows)
