@@ -200,6 +200,16 @@ def test_an_encoder_drops_our_way_while_training_and_nothing_otherwise(small_stu
     assert "batchscope" not in str(model.config.to_dict())
 
 
+def test_a_kept_element_in_bfloat16_is_divided_and_rounded_once():
+    torch.manual_seed(0)
+    inputs = torch.linspace(0.5, 3, 4096).to(torch.bfloat16)
+    outputs = CpuDropout(0.1).train()(inputs)
+    kept = outputs != 0
+    exact = inputs.double() / (1 - round(0.1 * 65536) / 65536)
+    assert 0.85 < kept.double().mean() < 0.95
+    assert torch.equal(outputs[kept], exact.to(torch.bfloat16)[kept])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("padding", [None, 0])
 def test_an_embedding_s_gradient_is_pytorchs_bit_for_bit(padding, dtype):

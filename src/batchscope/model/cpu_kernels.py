@@ -50,6 +50,8 @@ class CpuDropout(nn.Dropout):
         if not self.training or not 0 < self.p < 1:
             return super().forward(input)
         kept, factor = draw_kept(input.shape, self.p, input.dtype)
+        if input.dtype == torch.bfloat16:  # which cannot hold the factor: 1/0.9 would be 0.2% too small
+            return (input * kept).mul(factor)
         return input * kept.mul_(factor)
 
 
