@@ -9,10 +9,11 @@ REVIEW = re.compile(r"(?<![\w./\\'\"`=-])(?:(?P<article>[Aa]) )?(?P<noun>[Rr]evi
 
 
 def plural(noun: str) -> str:
-    """The regular plural: ``tickets``, ``queries``, ``batches``."""
+    """The regular plural: ``tickets``, ``queries``, ``batches``, ``epochs``."""
     if noun.endswith("y") and noun[-2:-1] not in ("a", "e", "i", "o", "u", ""):
         return f"{noun[:-1]}ies"
-    return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"
+    hissing = noun.endswith(("s", "x", "z", "sh")) or (noun.endswith("ch") and not noun.endswith("och"))
+    return f"{noun}es" if hissing else f"{noun}s"
 
 
 class Wording(NamedTuple):

@@ -11,7 +11,14 @@ TICKETS = Wording("ticket", "tickets")
 
 @pytest.mark.parametrize(
     ("noun", "many"),
-    [("ticket", "tickets"), ("query", "queries"), ("essay", "essays"), ("batch", "batches"), ("tax", "taxes")],
+    [
+        ("ticket", "tickets"),
+        ("query", "queries"),
+        ("essay", "essays"),
+        ("batch", "batches"),
+        ("epoch", "epochs"),
+        ("tax", "taxes"),
+    ],
 )
 def test_regular_plurals(noun: str, many: str) -> None:
     assert plural(noun) == many
