@@ -86,6 +86,17 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+class DamagedFileError(ValueError):
+    """A file of the study that is not what it should be; the message names it and says what to do."""
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        words = next(iter(str(error).splitlines()), type(error).__name__)
+        super().__init__(f"{path} is damaged ({words}). Delete it and start the workflow again, which makes it anew")
+
+
 def read_json(path: Path) -> Any:
-    """Parse a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Parse a JSON file. Raises DamagedFileError where it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedFileError(path, error) from None

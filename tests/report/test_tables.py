@@ -14,7 +14,7 @@ from slow_statistics import reference_holm, reference_mcnemar
 
 from batchscope.config.study import Cell
 from batchscope.errors import UserError
-from batchscope.files import read_json, write_json
+from batchscope.files import DamagedFileError, read_json, write_json
 from batchscope.report.catalogue import PLAIN_TABLES, SHOWN_TABLES
 from batchscope.report.sections import cost_table
 from batchscope.report.tables import flatten, write_tables
@@ -178,6 +178,16 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     lost.unlink()
     with pytest.raises(UserError, match=r"metrics\.json"):
         write_tables(SPEC, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "history.jsonl", "predictions.parquet"])
+@pytest.mark.parametrize("content", [b"", b"\xff{"])
+def test_a_damaged_file_of_a_run_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    spec = fabricate.spec(models={"bert": {"architecture": "bert"}}, target_batch_sizes=[16], seeds=[1])
+    path = fabricate.study_folder(tmp_path, spec, examples=64, test=20) / "runs" / spec.cells[0].run / name
+    path.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=rf"{name} is damaged .*\. Delete it and start the workflow again"):
+        write_tables(spec, tmp_path)
 
 
 def test_runs_on_other_test_reviews_are_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from batchscope import __version__
 from batchscope.cli import people, stages
 from batchscope.errors import UserError
+from batchscope.files import DamagedFileError
 from batchscope.provenance.code import code_hash
 from batchscope.provenance.jobs import read_job_file
 from batchscope.provenance.stages import STAGES, example, verb_of, write_record
@@ -146,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
             run_stage(arguments)
         else:
             people.VERBS[verb](arguments)
-    except UserError as error:
+    except (UserError, DamagedFileError) as error:
         sys.exit(SAID.words.of(f"batchscope {verb}: {error}"))
     except Stopped as reason:
         print(f"batchscope {verb}: {reason}", file=sys.stderr)

@@ -15,7 +15,7 @@ from batchscope.certificate.records import Certificate
 from batchscope.data.records import Audit, ReviewsFile
 from batchscope.errors import UserError
 from batchscope.evaluation.records import Metrics
-from batchscope.files import atomic, read_json
+from batchscope.files import DamagedFileError, atomic, read_json
 from batchscope.insight.records import AttentionMeasures
 from batchscope.provenance.records import RunManifest
 from batchscope.report import rows
@@ -215,7 +215,10 @@ def _test_correct(runs: dict[str, Path]) -> dict[str, Correct]:
     reviews = None
     for run, folder in runs.items():
         path = folder / "predictions.parquet"
-        table = pq.read_table(path, filters=[("split", "==", "test"), ("checkpoint", "==", "best")])
+        try:
+            table = pq.read_table(path, filters=[("split", "==", "test"), ("checkpoint", "==", "best")])
+        except pa.ArrowException as error:
+            raise DamagedFileError(path, error) from None
         order = np.argsort(table["example_id"].to_numpy(), kind="stable")
         ids = table["example_id"].to_numpy()[order]
         reviews = ids if reviews is None else reviews
@@ -232,14 +235,24 @@ def _history(runs: Iterable[Run]) -> pa.Table:
     """Every update and epoch of every run; an epoch's row has the train scores plain and the validation's prefixed."""
     records: list[rows.Row] = []
     for run in runs:
-        for text in (run.folder / "history.jsonl").read_text(encoding="utf-8").splitlines():
-            line: HistoryLine = json.loads(text)
+        for line in _lines(run.folder / "history.jsonl"):
             record = rows.labels_of(run.cell) | dict(line)
             if line["kind"] == "epoch":
                 record |= {f"validation_{name}": value for name, value in line["validation"].items()}
                 record |= dict(line["train"])
             records.append(record)
     return pa.Table.from_pylist(records, schema=HISTORY)
+
+
+def _lines(path: Path) -> list[HistoryLine]:
+    """The lines of a history. Raises DamagedFileError."""
+    try:
+        lines: list[HistoryLine] = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise DamagedFileError(path, error) from None
+    if not lines:
+        raise DamagedFileError(path, ValueError("it is empty"))
+    return lines
 
 
 def _require(paths: list[Path]) -> None:
