@@ -23,11 +23,11 @@ def naming_a_full_disk(path: Path) -> Iterator[None]:
     except Exception as error:
         if not _is_of_a_full_disk(error):
             raise
-        disk = next(folder for folder in path.absolute().parents if folder.is_dir())
+        disk = next(folder for folder in path.absolute().parents if folder.is_dir()).resolve()
         free = shutil.disk_usage(disk).free
         disk = next(folder for folder in [disk, *disk.parents] if folder.is_mount())
         raise UserError(
-            f"the disk {disk} is full ({free / 2**20:.0f} MiB free, or your quota is used up): {path} could not be "
+            f"the disk {disk} is full ({free / 2**20:.1f} MiB free, or your quota is used up): {path} could not be "
             "written. Free some space and start the workflow again: finished work stays, and a training resumes from "
             "its last saved state"
         ) from error
