@@ -5,7 +5,8 @@ PYTHONPATH=src:. python -m benchmarks.gpu_check --output gpu.json      with any 
 PYTHONPATH=src:. python -m benchmarks.gpu_check --device cpu           the same on tiny encoders, to see that it works
 
 Every check and every measurement runs in a process of its own and is in the JSON file as soon as it ends. What fails is
-recorded with its traceback and stops nothing else. Exit status: 0, or 1 where something failed, or 2 where nothing
+recorded with its traceback and stops nothing else. Copied to benchmarks/results/gpu.json, the file gets into
+docs/benchmarks.md by ``python -m benchmarks --render``. Exit status: 0, or 1 where something failed, or 2 where nothing
 could run. It needs neither Snakemake nor ``datasets`` nor pytest.
 """
 
@@ -47,7 +48,6 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: the first GPU")
     options.add_argument("--budget", type=float, default=BUDGET_SECONDS, help="seconds in all (default: %(default)s)")
     options.add_argument("--output", type=Path, default=ROOT / RESULTS / GPU_FILE, help="the JSON file")
-    options.add_argument("--page", type=Path, help="a page to put the tables into (docs/benchmarks.md with its JSON)")
     options.add_argument("--checks", default="all", help="comma-separated names of checks, or none")
     options.add_argument("--no-speed", action="store_true", help="only the checks")
     options.add_argument(
@@ -125,9 +125,8 @@ def main(argv: list[str] | None = None) -> None:
         if not arguments.no_speed:
             run_speed(report, device, checkpoints(arguments.checkpoint), Path(folder))
     report.save()
-    page = arguments.page or (ROOT / PAGE if arguments.output == ROOT / RESULTS / GPU_FILE else None)
-    if page is not None:
-        render(page, arguments.output.parent)
+    if arguments.output.resolve() == (ROOT / RESULTS / GPU_FILE).resolve():
+        render(ROOT / PAGE, ROOT / RESULTS)
     end(report)
 
 

@@ -5,6 +5,7 @@ checkpoint is given: neither changes the speed. A peer is timed once its gradien
 """
 
 import importlib.util
+import os
 import traceback
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -101,11 +102,18 @@ def work_of(case: Training, folder: Path, threads: int) -> Work:
     )
 
 
+def only_the_first_gpu() -> None:
+    """Show this process one GPU, before CUDA starts: HF Trainer would otherwise use all of them."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = shown[0]
+
+
 def compared(case: Training, folder: Path, threads: int) -> dict[str, Any]:
     """The gradients of a case's peers against ours, and what a sample costs: see ``worker.compare_gradients``.
 
     A peer that fails is not timed, and its row says so; it does not fail the others.
     """
+    only_the_first_gpu()
     work = replace(work_of(case, folder, threads), updates=1, precision="float32")
     plain = replace(work, checkpoint=folder / f"{case.encoder}-without-dropout")
     expected = fairness.gradient_of(ours.train, plain)
@@ -131,6 +139,7 @@ def compared(case: Training, folder: Path, threads: int) -> dict[str, Any]:
 
 def measured(measurement: Measurement, folder: Path, threads: int) -> dict[str, Any]:
     """One measurement: see ``worker.time_training``."""
+    only_the_first_gpu()
     case, contender = measurement.case, measurement.contender
     work = replace(
         work_of(case, folder, threads),
