@@ -47,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: the first GPU")
     options.add_argument("--budget", type=float, default=BUDGET_SECONDS, help="seconds in all (default: %(default)s)")
-    options.add_argument("--output", type=Path, default=ROOT / RESULTS / GPU_FILE, help="the JSON file")
+    options.add_argument(
+        "--output", type=Path, help=f"the JSON file (default: {RESULTS}/{GPU_FILE}; with --device cpu a temporary one)"
+    )
     options.add_argument("--checks", default="all", help="comma-separated names of checks, or none")
     options.add_argument("--no-speed", action="store_true", help="only the checks")
     options.add_argument(
@@ -118,14 +120,17 @@ def main(argv: list[str] | None = None) -> None:
     }
     if place := roomy():
         os.environ["TMPDIR"] = tempfile.tempdir = place
-    report = Report(arguments.output, arguments.budget)
+    on_the_page = ROOT / RESULTS / GPU_FILE
+    elsewhere = Path(tempfile.gettempdir()) / "batchscope-gpu-check-on-a-cpu.json"
+    output = arguments.output or (elsewhere if arguments.device == "cpu" else on_the_page)
+    report = Report(output, arguments.budget)
     device = begin(report, arguments.device)
     with tempfile.TemporaryDirectory(prefix="batchscope-gpu-") as folder:
         run_checks(report, device, arguments.checks, Path(folder), arguments.no_speed)
         if not arguments.no_speed:
             run_speed(report, device, checkpoints(arguments.checkpoint), Path(folder))
     report.save()
-    if arguments.output.resolve() == (ROOT / RESULTS / GPU_FILE).resolve():
+    if output.resolve() == on_the_page:
         render(ROOT / PAGE, ROOT / RESULTS)
     end(report)
 
