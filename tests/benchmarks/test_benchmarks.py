@@ -6,11 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from batchscope.files import write_json
 from benchmarks import fairness, prepare
 from benchmarks.cases import CASES, OURS_AUTO, TRAINER, Training, select
 from benchmarks.classifier import Classifier
-from benchmarks.harness import PAGE, RESULTS, Bench, revision, run_rounds, run_training
+from benchmarks.harness import PAGE, RESULTS, Bench, revision, run_rounds
 from benchmarks.tables import section
 from benchmarks.work import Work
 
@@ -88,19 +87,18 @@ def test_a_peer_that_does_not_make_one_update_is_an_error(folder, updates):
         fairness.gradient_of(train, tiny_work(folder, "tiny"))
 
 
-def test_the_smallest_case_from_measurement_to_table(folder, tmp_path):
+def test_a_measurement_in_a_process_of_its_own_becomes_a_row(folder):
     """The peers are measured in the test of the GPU check, by the same function."""
-    case = Training("smoke", "smoke", "cpu", "tiny", 32, 1, 2, (OURS_AUTO,))
-    result = run_training(case, Bench(folder, repeats=1, threads=1, attempts=1))
-    write_json(tmp_path / "smoke.json", result)
-    [measured] = result["rounds"]
-    [(label, found)] = measured.items()
+    case = Training("smoke", "smoke", "cpu", "tiny", TARGET, 1, 2, (OURS_AUTO,))
+    rounds = run_rounds(case, tiny_work(folder, "tiny", updates=3), {}, Bench(folder, repeats=1, threads=1, attempts=1))
+    [[(label, found)]] = [measured.items() for measured in rounds]
     assert label == OURS_AUTO.label
     assert len(found["update_seconds"]) == case.updates
     assert found["samples_per_second"] > 0 and found["product_rate"] > 0 and found["peak_memory_bytes"] > 0
-    assert found["facts"]["physical_batch_size"] in (8, 16, 32)
+    assert found["facts"]["physical_batch_size"] == TARGET
     assert set(found["facts"]["trial"]) == {"micro_step", "samples_per_second", "seconds"}
-    assert section(case, result).count(OURS_AUTO.label) == 1
+    result = {"rounds": rounds, "gradients": {}, "flops_per_sample": 1.0, "corpus": "", "revision": ""}
+    assert section(case, result | {"machine": machine()}).count(OURS_AUTO.label) == 1
 
 
 def test_cases_are_chosen_by_name_beginning_or_device():
