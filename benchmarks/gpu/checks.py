@@ -306,22 +306,21 @@ def a_job_that_shares_a_gpu_keeps_to_its_share(device: torch.device, _: Path) ->
 
 def tokens_that_do_not_fit_are_streamed(device: torch.device, _: Path) -> Facts:
     """From page-locked memory of the host, and they are the same."""
-    on_device = small.data_on(device)
-    filler = []
-    free, _total = torch.cuda.mem_get_info(device)
+    tokens = small.reviews(20_000, width=128)
+    on_device = DeviceTokens(tokens, device)
     size = sum(column.element_size() * column.numel() for column in on_device.columns)
-    try:
-        filler.append(torch.empty(free - 5 * size - 2**28, dtype=torch.uint8, device=device))
-        while torch.cuda.mem_get_info(device)[0] // 10 >= size:
-            filler.append(torch.empty(2**21, dtype=torch.uint8, device=device))
-    except torch.OutOfMemoryError:
-        pass
-    streamed = small.data_on(device)
-    filler.clear()
+    filler, wanted = None, torch.cuda.mem_get_info(device)[0] - 5 * size
+    while filler is None:
+        try:
+            filler = torch.empty(wanted, dtype=torch.uint8, device=device)
+        except torch.OutOfMemoryError:
+            wanted -= 2**24
+    streamed = DeviceTokens(tokens, device)
+    del filler
     torch.cuda.empty_cache()
     assert on_device.home.type == "cuda"
     assert streamed.home.type == "cpu", "the device still had room"
-    rows = np.random.default_rng(0).permutation(small.REVIEWS)[:6]
+    rows = np.random.default_rng(0).permutation(len(tokens))[:6]
     found, expected = (data.micro_batch(data.order(rows), 1.0) for data in (streamed, on_device))
     assert all(map(torch.equal, found[:3], expected[:3]))
     return {}

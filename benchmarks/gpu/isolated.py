@@ -5,6 +5,7 @@ must be killed: so each check and each measurement has its own. They are forked 
 and transformers and has not touched CUDA.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -80,6 +81,7 @@ def _work(sender: Connection, output: Path, function: Callable[..., Any], argume
         stream.flush()
     os.dup2(file.fileno(), 1)
     os.dup2(file.fileno(), 2)
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
         answer = (function(*arguments), None)
     except BaseException:
