@@ -18,7 +18,8 @@ FIRST = (
 )
 # Start whole workflows or many processes; the rest runs in the process of the tests, where coverage sees it.
 SLOW = (
-    *("tests/slurm/", "tests/workflow/", "tests/tracking/", "tests/benchmarks/test_benchmarks.py"),
+    *("tests/slurm/", "tests/workflow/", "tests/tracking/"),
+    *("tests/benchmarks/test_benchmarks.py", "tests/benchmarks/test_gpu_check.py"),
     *("tests/provenance/test_handover.py", "tests/data/test_fetch.py"),
 )
 
