@@ -11,9 +11,9 @@ rule attention:
         weights=f"{RUN}/attention/attention.npz",
         measures=f"{RUN}/attention/measures.json",
     log:
-        f"{STUDY_FOLDER}/logs/attention/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.log",
+        f"{STUDY_FOLDER}/logs/attention/{RUN_NAME}.log",
     benchmark:
-        f"{STUDY_FOLDER}/benchmarks/attention/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.tsv"
+        f"{STUDY_FOLDER}/benchmarks/attention/{RUN_NAME}.tsv"
     conda:
         "../envs/train.yaml"
     threads: STUDY.model_threads
@@ -26,10 +26,11 @@ rule attention:
         code=CODE["attention"],
         jobs=job_file,
     message:
-        "attend {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
+        "attend " + RUN_IN_WORDS
     shell:
-        "python -m batchscope attention --jobs {params.jobs:q} --job attention/{wildcards.model}/bs{wildcards.batch}/{wildcards.policy}/seed{wildcards.seed}"
-        " --threads {threads} > {log:q} 2>&1"
+        "python -m batchscope attention --jobs {params.jobs:q} --job attention/"
+        + RUN_OF_JOB
+        + " --threads {threads} > {log:q} 2>&1"
 
 
 rule maps:
@@ -45,6 +46,7 @@ rule maps:
             labels={
                 "target batch size": "{batch}",
                 "LR policy": "{policy}",
+                **({"budget": "{budget}"} if STUDY.several_budgets else {}),
                 "seed": "{seed}",
                 "review": "{review}",
                 "layers": "{layers}",
@@ -52,9 +54,9 @@ rule maps:
             caption="../workflow/report/attention_maps.rst",
         ),
     log:
-        f"{STUDY_FOLDER}/logs/maps/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.log",
+        f"{STUDY_FOLDER}/logs/maps/{RUN_NAME}.log",
     benchmark:
-        f"{STUDY_FOLDER}/benchmarks/maps/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.tsv"
+        f"{STUDY_FOLDER}/benchmarks/maps/{RUN_NAME}.tsv"
     # Nothing waits for them: they fill the cores that the compiling of the report leaves idle.
     priority: -10
     conda:
@@ -68,7 +70,8 @@ rule maps:
         code=CODE["maps"],
         jobs=job_file,
     message:
-        "draw the attention maps of {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
+        "draw the attention maps of " + RUN_IN_WORDS
     shell:
-        "python -m batchscope maps --jobs {params.jobs:q} --job maps/{wildcards.model}/bs{wildcards.batch}/{wildcards.policy}/seed{wildcards.seed}"
-        " > {log:q} 2>&1"
+        "python -m batchscope maps --jobs {params.jobs:q} --job maps/"
+        + RUN_OF_JOB
+        + " > {log:q} 2>&1"

@@ -30,7 +30,7 @@ logger.addFilter(
 SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
 
-from batchscope.config.study import Cell, Study
+from batchscope.config.study import Study
 from batchscope.errors import UserError
 from batchscope.provenance.code import code_hash
 from batchscope.provenance.jobs import JOB_FILES, fingerprints, write_job_file
@@ -84,7 +84,15 @@ JOBS = write_job_file(
 environ["BATCHSCOPE_RUNS_PER_GPU"] = str(STUDY.runs_per_gpu)
 
 TOKENS = f"{STUDY_FOLDER}/tokens/{{model}}"
-RUN = f"{STUDY_FOLDER}/runs/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}"
+# A run's path below runs/, as wildcards, in a job's shell line and in words; a study of several budgets names them.
+RUN_NAME = STUDY.run_pattern
+RUN = f"{STUDY_FOLDER}/runs/{RUN_NAME}"
+RUN_OF_JOB = RUN_NAME.replace("{", "{wildcards.")
+RUN_IN_WORDS = (
+    "{wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, "
+    + ("budget {wildcards.budget}, " if STUDY.several_budgets else "")
+    + "seed {wildcards.seed}"
+)
 GPU = 0 if STUDY.device == "cpu" else 1
 GPUS_PER_TRAINING = GPU * STUDY.gpus
 
@@ -104,14 +112,16 @@ def one_of(values):
     return "|".join(re.escape(str(value)) for value in values)
 
 
-def cell(wildcards):
-    """The cell that a run's path names. WorkflowError where the study has none like it."""
-    named = Cell(
-        wildcards.model, int(wildcards.batch), wildcards.policy, int(wildcards.seed)
-    )
-    if f"train/{named.path}" not in SPECS:
-        raise WorkflowError(f"batchscope: the study has no run {named.path}")
-    return named
+def spec_of(verb):
+    """The spec of a run's job, by its wildcards. WorkflowError where the study has no such run."""
+
+    def fingerprint(wildcards):
+        run = apply_wildcards(RUN_NAME, wildcards)
+        if f"{verb}/{run}" not in SPECS:
+            raise WorkflowError(f"batchscope: the study has no run {run}")
+        return SPECS[f"{verb}/{run}"]
+
+    return fingerprint
 
 
 def of_runs(runs, file):
@@ -129,12 +139,13 @@ def of_runs_with_maps(file):
     return of_runs(filter(STUDY.draws_maps, RUNS), file)
 
 
-# Of batch sizes and seeds there may be thousands, and Snakemake would scan a list of them for every file; `cell` refuses
+# Of batch sizes and seeds there may be thousands, and Snakemake would scan a list of them for every file; `spec_of` refuses
 # what is not in the study.
 wildcard_constraints:
     model=one_of(STUDY.models),
     batch=r"[1-9]\d*",
-    policy=one_of(STUDY.lr_policies),
+    policy=one_of(STUDY.trained_policies),
+    budget=one_of(STUDY.named_budgets),
     seed=r"0|[1-9]\d*",
 
 

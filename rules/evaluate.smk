@@ -11,9 +11,9 @@ rule evaluate:
         predictions=f"{RUN}/predictions.parquet",
         metrics=f"{RUN}/metrics.json",
     log:
-        f"{STUDY_FOLDER}/logs/evaluate/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.log",
+        f"{STUDY_FOLDER}/logs/evaluate/{RUN_NAME}.log",
     benchmark:
-        f"{STUDY_FOLDER}/benchmarks/evaluate/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.tsv"
+        f"{STUDY_FOLDER}/benchmarks/evaluate/{RUN_NAME}.tsv"
     conda:
         "../envs/train.yaml"
     threads: STUDY.model_threads
@@ -26,7 +26,8 @@ rule evaluate:
         code=CODE["evaluate"],
         jobs=job_file,
     message:
-        "evaluate {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
+        "evaluate " + RUN_IN_WORDS
     shell:
-        "python -m batchscope evaluate --jobs {params.jobs:q} --job evaluate/{wildcards.model}/bs{wildcards.batch}/{wildcards.policy}/seed{wildcards.seed}"
-        " --threads {threads} > {log:q} 2>&1"
+        "python -m batchscope evaluate --jobs {params.jobs:q} --job evaluate/"
+        + RUN_OF_JOB
+        + " --threads {threads} > {log:q} 2>&1"

@@ -10,19 +10,20 @@ rule track:
     output:
         f"{RUN}/tracking.json",
     log:
-        f"{STUDY_FOLDER}/logs/track/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.log",
+        f"{STUDY_FOLDER}/logs/track/{RUN_NAME}.log",
     benchmark:
-        f"{STUDY_FOLDER}/benchmarks/track/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.tsv"
+        f"{STUDY_FOLDER}/benchmarks/track/{RUN_NAME}.tsv"
     localrule: True
     conda:
         "../envs/tracking.yaml"
     threads: 1
     params:
-        spec=lambda wildcards: SPECS[f"track/{cell(wildcards).path}"],
+        spec=spec_of("track"),
         code=CODE["track"],
         jobs=job_file,
     message:
-        "track {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
+        "track " + RUN_IN_WORDS
     shell:
-        "python -m batchscope track --jobs {params.jobs:q} --job track/{wildcards.model}/bs{wildcards.batch}/{wildcards.policy}/seed{wildcards.seed}"
-        " > {log:q} 2>&1"
+        "python -m batchscope track --jobs {params.jobs:q} --job track/"
+        + RUN_OF_JOB
+        + " > {log:q} 2>&1"

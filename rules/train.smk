@@ -14,9 +14,9 @@ rule train:
         facts=update(f"{RUN}/train.json"),
         manifest=update(f"{RUN}/manifest.json"),
     log:
-        f"{STUDY_FOLDER}/logs/train/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.log",
+        f"{STUDY_FOLDER}/logs/train/{RUN_NAME}.log",
     benchmark:
-        f"{STUDY_FOLDER}/benchmarks/train/{{model}}/bs{{batch}}/{{policy}}/seed{{seed}}.tsv"
+        f"{STUDY_FOLDER}/benchmarks/train/{RUN_NAME}.tsv"
     conda:
         "../envs/train.yaml"
     threads: STUDY.model_threads
@@ -25,7 +25,7 @@ rule train:
         runtime=growing(8 * 60),
         gpu=GPUS_PER_TRAINING,
     params:
-        spec=lambda wildcards: SPECS[f"train/{cell(wildcards).path}"],
+        spec=spec_of("train"),
         code=CODE["train"],
         jobs=job_file,
         # Only a cluster ends a job at its runtime.
@@ -35,7 +35,8 @@ rule train:
             else (lambda wildcards, output: "inf")
         ),
     message:
-        "train {wildcards.model}, target batch size {wildcards.batch}, {wildcards.policy} LR, seed {wildcards.seed}"
+        "train " + RUN_IN_WORDS
     shell:
-        "python -m batchscope train --jobs {params.jobs:q} --job train/{wildcards.model}/bs{wildcards.batch}/{wildcards.policy}/seed{wildcards.seed}"
-        " --runtime {params.limit} --threads {threads} > {log:q} 2>&1"
+        "python -m batchscope train --jobs {params.jobs:q} --job train/"
+        + RUN_OF_JOB
+        + " --runtime {params.limit} --threads {threads} > {log:q} 2>&1"

@@ -52,6 +52,8 @@ class TrackingSpec(Spec):
     model: str
     batch: int
     policy: str
+    budget: str | None = None
+    """Set only where the study has several budgets."""
     seed: int
 
 
@@ -89,7 +91,8 @@ def run_id(settings: TrackingSpec, fingerprint: str) -> str:
 
 
 def _name(settings: TrackingSpec) -> str:
-    return f"{settings.model}/bs{settings.batch}/{settings.policy}/seed{settings.seed}"
+    budget = f"{settings.budget}/" if settings.budget else ""
+    return f"{settings.model}/bs{settings.batch}/{settings.policy}/{budget}seed{settings.seed}"
 
 
 def _flat(values: Mapping[str, object]) -> dict[str, Any]:
@@ -284,7 +287,8 @@ def _start(
         resume="allow" if tracking.mode == "online" else None,  # offline there is nobody to ask
         name=_name(tracking),
         group=f"{tracking.study}/{tracking.model}",
-        tags=[f"batch={tracking.batch}", f"policy={tracking.policy}"],
+        tags=[f"batch={tracking.batch}", f"policy={tracking.policy}"]
+        + ([f"budget={tracking.budget}"] if tracking.budget else []),
         config=dict(spec),
         dir=_home(folder),
         mode=tracking.mode,

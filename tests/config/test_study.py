@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -59,7 +60,11 @@ def train_specs(study: Study) -> dict[Cell, str]:
         ("lr_policies.constant.base_lr", float("nan"), "lr_policies.constant.base_lr: .*finite"),
         ("lr_policies.sqrt", {"base_lr": 1, "scaling": "sqrt"}, "lr_policies.sqrt: `reference_batch_size` goes with"),
         ("lr_policies.t", {"table": {64: 1, 256: 1}}, "lr_policies.t.table has no .* target batch size 1024"),
-        ("lr_policies.t", {"table": {64: 1}, "base_lr": 1}, "lr_policies.t: give either `base_lr` or `table`"),
+        (
+            "lr_policies.t",
+            {"table": {64: 1}, "base_lr": 1},
+            "lr_policies.t: give exactly one of `base_lr`, `table` and `sweep`",
+        ),
         ("target_batch_sizes", [], "target_batch_sizes: .*at least 1"),
         ("target_batch_sizes", [64, 0], "target_batch_sizes, entry 2: must be above 0 .*0"),
         ("target_batch_sizes", [64, 64], "target_batch_sizes: 64 is there twice"),
@@ -68,6 +73,27 @@ def train_specs(study: Study) -> dict[Cell, str]:
         ("budget.updates", 10, "budget: give exactly one of `epochs`, `updates` and `samples`"),
         ("budget", {}, "budget: give exactly one of"),
         ("budget", None, "budget: must be a section"),
+        ("budgets", {"long": {"epochs": 9}}, "give either `budget` or `budgets`, not both"),
+        ("budgets", {"a b": {"epochs": 9}}, "budgets.a b: must be a name: letters"),
+        ("budgets", {}, "budgets: must be .* at least 1"),
+        ("budgets", {"long": {}}, "budgets.long: give exactly one of `epochs`, `updates` and `samples`"),
+        ("lr_policies.t", {"sweep": [1e-5]}, "lr_policies.t.sweep: must be a list of at least 2 entries"),
+        ("lr_policies.t", {"sweep": [1e-5, 1e-5]}, "lr_policies.t.sweep: 1e-05 is there twice"),
+        ("lr_policies.t", {"sweep": [1e-5, 2e-5], "base_lr": 1}, "lr_policies.t: give exactly one of `base_lr`, "),
+        ("lr_policies.t", {"sweep": [1e-5, 2e-5], "scaling": "sqrt"}, "`scaling` goes with `base_lr`, not with"),
+        ("lr_policies.sqrt.scale_betas", "maladi", "scale_betas: must be `none`, `half_life` or `malladi` .*'maladi'"),
+        (
+            "lr_policies.constant.scale_eps",
+            True,
+            "lr_policies.constant: `reference_batch_size` goes with .*`scale_eps`",
+        ),
+        ("lr_policies.constant.reference_batch_size", 64, "lr_policies.constant: `reference_batch_size` goes with"),
+        ("lr_policies.sqrt.betas", [0.9, 1], "lr_policies.sqrt.betas, entry 2: must be below 1 .*1"),
+        (
+            "lr_policies.sqrt.scale_betas",
+            "malladi",
+            "lr_policies.sqrt.scale_betas: at target batch size 1024, κ.1 − β₁. = 1.6 ≥ 1 for κ = 16, .*up to 639",
+        ),
         ("data.split.train", 0.9, "data.split: train . validation . test must be 1, not 1.1"),
         ("data.split.method", "poold", "data.split.method: must be `pooled` or `official` .*'poold'"),
         ("data.synthetic", {"reviews": 5}, "data: `synthetic` settings go with `source: synthetic`"),
@@ -153,19 +179,23 @@ def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
 # ------------------------------------------------------------------------------------------------- cells and runs
 
 
+def reference_cell(batch: int, policy: str) -> Cell:
+    return Cell("bert", batch, policy, 42, "5 epochs")
+
+
 def test_the_reference_grid_has_12_cells_and_10_runs() -> None:
     study = changed()
     runs = study.runs()
     assert len(study.cells()) == len(set(study.cells())) == len(runs) == 12
     assert len(set(runs.values())) == 10
-    assert runs[Cell("bert", 64, "sqrt", 42)] == Cell("bert", 64, "constant", 42)
+    assert runs[reference_cell(64, "sqrt")] == reference_cell(64, "constant")
     assert all(runs[run] == run for run in runs.values())
 
 
 def test_the_reference_learning_rates() -> None:
     rates = {cell: spec.learning_rate for cell, spec in changed().train_specs().items() if cell.model == "bert"}
-    assert [rates[Cell("bert", batch, "constant", 42)] for batch in (64, 256, 1024)] == [5e-5] * 3
-    assert [rates[Cell("bert", batch, "sqrt", 42)] for batch in (64, 256, 1024)] == [5e-5, 1e-4, 2e-4]
+    assert [rates[reference_cell(batch, "constant")] for batch in (64, 256, 1024)] == [5e-5] * 3
+    assert [rates[reference_cell(batch, "sqrt")] for batch in (64, 256, 1024)] == [5e-5, 1e-4, 2e-4]
 
 
 @given(
@@ -303,8 +333,10 @@ def test_growing_the_grid_leaves_the_other_runs_alone(key: str, value: Any) -> N
     ],
 )
 def test_what_the_mathematics_depends_on_is_in_the_train_spec(key: str, value: Any) -> None:
-    before, after = train_specs(changed()), train_specs(changed(put(key, value)))
-    assert all(before[cell] != after[cell] for cell in before if cell.model == "bert" or not key.startswith("models"))
+    studies = changed(), changed(put(key, value))
+    before, after = ({cell.path: spec for cell, spec in train_specs(study).items()} for study in studies)
+    concerned = [path for path in before if path.startswith("bert/") or not key.startswith("models")]
+    assert concerned and all(before[path] != after[path] for path in concerned)
 
 
 def test_swapped_values_are_another_spec() -> None:
@@ -353,3 +385,89 @@ def test_a_data_folder_counts_by_what_the_reader_reads(tmp_path: Path) -> None:
     (tmp_path / "data/dev.csv").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"cannot read .*dev\.csv: No such file"):
         content()
+# ------------------------------------------------------------------------------------------------- budgets and sweeps
+
+
+def several_budgets(config: dict[str, Any]) -> None:
+    del config["budget"]
+    config["budgets"] = {"equal_epochs": {"epochs": 5}, "equal_updates": {"updates": 3125}}
+
+
+def test_a_budget_names_a_folder_only_where_there_are_several() -> None:
+    one, two = changed(), changed(several_budgets)
+    assert one.cells()[0].path == "bert/bs64/constant/seed42" and one.cells()[0].budget == "5 epochs"
+    assert {cell.path for cell in two.cells()[:2]} == {
+        "bert/bs64/constant/equal_epochs/seed42",
+        "bert/bs64/constant/equal_updates/seed42",
+    }
+    assert len(set(two.runs().values())) == 20
+    assert "train/bert/bs256/sqrt/equal_updates/seed42" in two.job_specs()
+    named = changed(lambda config: config.update(budgets={"long": config.pop("budget")}))
+    assert named.cells()[0].path == one.cells()[0].path and named.cells()[0].budget == "long"
+
+
+def test_a_second_budget_leaves_the_trainings_of_the_first_alone() -> None:
+    """Their folders are new, and their fingerprints those of the finished runs, by which they are found."""
+    before, after = changed(), changed(several_budgets)
+    of_first = {cell: spec for cell, spec in train_specs(after).items() if cell.budget == "equal_epochs"}
+    assert list(of_first.values()) == list(train_specs(before).values())
+
+
+def test_a_sweep_trains_every_rate_and_shares_runs_with_equal_policies() -> None:
+    study = changed(put("lr_policies.tuned", {"sweep": ["1e-5", 5e-5]}), put("seeds", [1]))
+    tuned = [cell for cell in study.cells() if cell.model == "bert" and cell.policy.startswith("tuned")]
+    assert [cell.path for cell in tuned[:2]] == ["bert/bs64/tuned@1e-05/seed1", "bert/bs64/tuned@5e-05/seed1"]
+    assert all(study.runs()[cell].policy == "constant" for cell in tuned if cell.policy == "tuned@5e-05")
+    assert {study.train_specs()[cell].learning_rate for cell in tuned} == {1e-5, 5e-5}
+    spec = study.tables_spec()
+    assert (spec.policy_names, spec.sweep_names) == (["constant", "sqrt", "tuned"], ["tuned"])
+
+
+def test_the_grid_of_the_chosen_rates_has_no_other_candidate() -> None:
+    spec = changed(put("lr_policies", {"tuned": {"sweep": [1e-5, 5e-5]}, "constant": {"base_lr": 1e-5}})).tables_spec()
+    assert next(cell for cell in spec.cells if cell.policy == "constant").shared
+    rates = {(m, "tuned", "5 epochs", b): 5e-5 for m in ("bert", "modernbert") for b in (64, 256, 1024)}
+    grid = spec.chosen(rates | {("bert", "tuned", "5 epochs", 64): 1e-5})
+    assert grid.policy_names == ["tuned", "constant"] and grid.sweep_names == [] and len(grid.cells) == 12
+    by_place = {(cell.model, cell.policy, cell.batch): cell for cell in grid.cells}
+    assert by_place["bert", "tuned", 256].run == "bert/bs256/tuned@5e-05/seed42"
+    assert not by_place["bert", "constant", 256].shared, "the candidate that it shares its run with was not chosen"
+    assert by_place["bert", "constant", 64].shared
+
+
+# ------------------------------------------------------------------------------------------------------ scaling rules
+
+
+def optimizers(**policy: Any) -> list[tuple[tuple[float, float], float]]:
+    """Betas and ε at 64, 256 and 512 under a policy."""
+    scaled = {"base_lr": 5e-5, "scaling": "sqrt", "reference_batch_size": 64} | policy
+    study = changed(put("target_batch_sizes", [64, 256, 512]), put("lr_policies", {"full": scaled}))
+    specs = [spec for cell, spec in study.train_specs().items() if cell.model == "bert"]
+    return [(spec.optimizer.betas, spec.optimizer.eps) for spec in specs]
+
+
+def test_the_complete_rule_scales_betas_and_epsilon() -> None:
+    """Malladi et al. 2022: 1 − β times κ, ε over √κ."""
+    found = optimizers(scale_betas="malladi", scale_eps=True)
+    assert found[0] == ((0.9, 0.999), 1e-8)
+    assert found[1] == ((0.6, 0.996), 5e-9)
+    assert found[2] == ((0.2, 0.992), pytest.approx(1e-8 / 8**0.5))
+
+
+def test_a_constant_half_life_in_samples_raises_beta_to_the_ratio() -> None:
+    found = optimizers(scale_betas="half_life")
+    assert found[1] == ((pytest.approx(0.9**4), pytest.approx(0.999**4)), 1e-8)
+    half_lives = [
+        batch * np.log(0.5) / np.log(betas[1]) for batch, (betas, _) in zip((64, 256, 512), found, strict=True)
+    ]
+    assert half_lives == pytest.approx([half_lives[0]] * 3)
+
+
+def test_a_policy_may_have_its_own_betas_and_equal_settings_share_a_run() -> None:
+    assert optimizers(betas=[0.8, 0.99], eps=1e-6) == [((0.8, 0.99), 1e-6)] * 3
+    rule = {"scaling": "sqrt", "scale_betas": "malladi", "scale_eps": True, "reference_batch_size": 64}
+    own = {"constant": {"base_lr": 5e-5, "betas": ["0.9", 0.999]}, "full": {"base_lr": 5e-5} | rule}
+    study = changed(put("target_batch_sizes", [64, 256]), put("lr_policies", own))
+    runs = study.runs()
+    assert runs[reference_cell(64, "full")] == reference_cell(64, "constant")
+    assert runs[reference_cell(256, "full")] == reference_cell(256, "full")

@@ -135,7 +135,7 @@ def test_page_and_summary_show_the_computed_numbers(study: Path, html: str) -> N
 def test_markdown_tables_have_as_many_cells_as_columns(study: Path) -> None:
     lines = (study / "report/summary.md").read_text(encoding="utf-8").splitlines()
     tables = re.findall(r"(?:^\|.*\n)+", "\n".join(lines) + "\n", flags=re.MULTILINE)
-    assert len(tables) == 9
+    assert len(tables) == 10
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
@@ -169,7 +169,9 @@ def test_several_seeds_that_agree_say_yes_under_this_budget(tmp_path: Path) -> N
 
 def test_seeds_that_disagree_are_not_a_difference() -> None:
     rows = [contrast(seed=1, difference=8.0, p=0.001), contrast(seed=2, difference=-8.0, p=0.001)]
-    results = pd.DataFrame({"target_batch_size": [16, 64], "updates": [40, 10], "diverged": False})
+    results = pd.DataFrame(
+        {"target_batch_size": [16, 64], "updates": [40, 10], "diverged": False, "budget": "2 epochs"}
+    )
     results = results.assign(constant_prediction=None, constant_prediction_last=None)
     said = answer(fabricate.spec(), results, find(rows))
     assert said.headline == "No difference between target batch sizes repeats over the seeds."
@@ -207,7 +209,7 @@ def test_numbers_agree_with_their_nouns(held: int, rest: str) -> None:
         for number, larger in enumerate((64, 128, 256))
         for seed in (1, 2)
     ]
-    results = pd.DataFrame({"target_batch_size": [16, 64], "updates": [40, 1], "diverged": False})
+    results = pd.DataFrame({"target_batch_size": [16, 64], "updates": [40, 1], "diverged": False, "budget": "2 epochs"})
     results = results.assign(constant_prediction=None, constant_prediction_last=None)
     said = answer(fabricate.spec(), results, find(rows))
     assert rest in " ".join(said.sentences)
@@ -297,6 +299,7 @@ def contrast(seed: int, difference: float, p: float) -> Contrast:
     return Contrast(
         model="bert",
         lr_policy="constant",
+        budget="2 epochs",
         seed=seed,
         smaller_batch=16,
         larger_batch=64,

@@ -40,7 +40,7 @@ def test_one_row_per_cell_from_the_run_it_reads(study: Path) -> None:
     assert len(results) == len(SPEC.cells) == 24
     assert results.run.nunique() == 20
     for cell, row in zip(SPEC.cells, results.to_dict("records"), strict=True):
-        assert row["shared"] == (cell.run != Cell(cell.model, cell.batch, cell.policy, cell.seed).path)
+        assert row["shared"] == (cell.run != Cell(cell.model, cell.batch, cell.policy, cell.seed, cell.budget).path)
         for split in ("validation", "test"):
             for checkpoint, suffix in (("best", ""), ("last", "_last")):
                 right = predictions(study, cell.run, split, checkpoint).correct

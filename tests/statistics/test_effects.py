@@ -16,6 +16,7 @@ def contrast(
     return Contrast(
         model="bert",
         lr_policy=policy,
+        budget="5 epochs",
         seed=seed,
         smaller_batch=16,
         larger_batch=larger,

@@ -14,6 +14,8 @@ from fabricate_data import BINARY, CERTIFICATE, TEXT, audit, reviews, shared_out
 from batchscope.config.study import Study
 from batchscope.evaluation.metrics import measure
 from batchscope.report.spec import GridCell, ReportSpec
+from batchscope.training.spec import BudgetSpec
+from batchscope.training.windows import windows
 
 WORDS = TEXT.split()
 HOSTILE = "<script>alert('pwned')</script> & a <b>bold</b> | claim"
@@ -36,6 +38,8 @@ def spec(**changes: Any) -> ReportSpec:
         "seeds": [1, 2],
         "budget": {"epochs": 2},
     } | changes
+    if "budgets" in changes:
+        del config["budget"]
     plain = Study.from_mapping(config).report_spec().plain()
     return ReportSpec.read(json.loads(json.dumps(plain, sort_keys=True)))
 
@@ -90,29 +94,29 @@ def study_folder(folder: Path, report_spec: ReportSpec, **story: Any) -> Path:
         run = folder / "runs" / cell.run
         _write_training(run, cell, rng, told, report_spec)
         accuracy = 0.85 - told.effect * report_spec.batch_sizes.index(cell.batch)
-        _write_predictions(run, rng, told, accuracy, cell.run in told.collapsed)
-        _write_attention(run, report_spec, rng, told)
+        _write_predictions(run, rng, told, accuracy, cell.run)
+        _write_attention(run, cell.model, report_spec, rng, told)
     return folder
 
 
 def _write_training(run: Path, cell: GridCell, rng: np.random.Generator, story: Story, spec: ReportSpec) -> None:
     lines: list[dict[str, Any]] = []
-    update, samples, validations = 0, 0, []
-    examples, epochs = story.examples, spec.budget.epochs or 1
-    for epoch in range(1, epochs + 1):
-        for start in range(0, examples, cell.batch):
-            size = min(cell.batch, examples - start)
-            update, samples = update + 1, samples + size
-            correct = int(rng.binomial(size, 0.9 - 0.4 * np.exp(-update / 40)))
-            loss = float(0.2 + 0.5 * np.exp(-update / 40) + rng.normal(0, 0.3 / np.sqrt(size)))
-            scores = {"loss": loss, "correct": correct, "examples": size, "accuracy": correct / size}
-            place = {"kind": "update", "update": update, "epoch": epoch, "samples": samples}
-            estimates = _noise(size, update, np.random.default_rng(samples)) if spec.measures_noise else {}
-            lines.append(place | scores | {"lr": cell.learning_rate, "grad_norm": 1.0} | estimates)
-        validation = _scores(int(rng.binomial(300, 0.86)), 300, 0.35)
-        validations.append(validation)
-        place = {"kind": "epoch", "epoch": epoch, "update": update, "samples": samples}
-        lines.append(place | {"train": _scores(int(examples * 0.8), examples, 0.4), "validation": validation})
+    validations: list[dict[str, Any]] = []
+    examples, budget = story.examples, BudgetSpec.read(spec.budgets[cell.budget].model_dump())
+    for window in windows(examples, cell.batch, budget):
+        size, update, samples = window.examples, window.update, window.samples
+        correct = int(rng.binomial(size, 0.9 - 0.4 * np.exp(-update / 40)))
+        loss = float(0.2 + 0.5 * np.exp(-update / 40) + rng.normal(0, 0.3 / np.sqrt(size)))
+        scores = {"loss": loss, "correct": correct, "examples": size, "accuracy": correct / size}
+        place = {"update": update, "epoch": window.epoch, "samples": samples}
+        estimates = _noise(size, update, np.random.default_rng(samples)) if spec.measures_noise else {}
+        lines.append({"kind": "update"} | place | scores | {"lr": cell.learning_rate, "grad_norm": 1.0} | estimates)
+        if window.ends_epoch:
+            validation = _scores(int(rng.binomial(300, 0.86)), 300, 0.35)
+            validations.append(validation)
+            said = {"train": _scores(int(examples * 0.8), examples, 0.4), "validation": validation}
+            lines.append({"kind": "epoch"} | place | said)
+    epochs = len(validations)
     run.mkdir(parents=True)
     (run / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     best = max(range(epochs), key=lambda epoch: validations[epoch]["correct"])
@@ -182,9 +186,9 @@ def _noise(size: int, update: int, rng: np.random.Generator) -> dict[str, float 
     return {"gradient_square": square, "noise_trace": float(rng.normal(100 + update, 20))}
 
 
-def _write_predictions(run: Path, rng: np.random.Generator, story: Story, accuracy: float, collapsed: bool) -> None:
+def _write_predictions(run: Path, rng: np.random.Generator, story: Story, accuracy: float, name: str) -> None:
     rows: list[pa.Table] = []
-    device = story.predicted_on.get("/".join(run.parts[-4:]), "cpu")
+    device = story.predicted_on.get(name, "cpu")
     metrics: dict[str, Any] = {"computed_with": {"device": device, "precision": "float32"}}
     count, classes = story.test, len(story.classes)
     for number, split in enumerate(("validation", "test")):
@@ -197,7 +201,7 @@ def _write_predictions(run: Path, rng: np.random.Generator, story: Story, accura
             logits = np.zeros((count, classes), dtype=np.float32)
             logits[np.arange(count), (labels + 1 + np.arange(count) % (classes - 1)) % classes] = 1e-3
             logits[np.arange(count), labels] = margin
-            if collapsed:
+            if name in story.collapsed:
                 logits[:] = np.eye(classes)[-1]
             metrics[split][checkpoint] = measure(logits, labels)
             ids = rng.permutation(count) if checkpoint == "best" else np.arange(count)
@@ -208,8 +212,8 @@ def _write_predictions(run: Path, rng: np.random.Generator, story: Story, accura
     _write_json(run / "metrics.json", metrics)
 
 
-def _write_attention(run: Path, spec: ReportSpec, rng: np.random.Generator, story: Story) -> None:
-    model, n = run.parts[-4], story.tokens
+def _write_attention(run: Path, model: str, spec: ReportSpec, rng: np.random.Generator, story: Story) -> None:
+    n = story.tokens
     (run / "attention").mkdir()
     measures: dict[str, Any] = {"classes": list(story.classes), "reviews": []}
     windows = [None, 4, 4, None, 4] if model == "modernbert" else [None, None]

@@ -171,6 +171,11 @@ def move_data(case: Case) -> None:
     case.config["data"] = SMALL["data"] | {"source": "elsewhere/reviews.jsonl"}
 
 
+def second_budget(case: Case) -> None:
+    del case.config["budget"]
+    case.config["budgets"] = {"one": SMALL["budget"], "two": {"updates": 3}}
+
+
 def delete_best(case: Case) -> None:
     (case.study / f"runs/{RUNS[2]}/checkpoints/best.safetensors").unlink()
 
@@ -178,6 +183,7 @@ def delete_best(case: Case) -> None:
 ATTENTION = "src/batchscope/insight/attention.py"
 RENAMED = {"flat": SMALL["lr_policies"]["constant"], "sqrt": SMALL["lr_policies"]["sqrt"]}
 LARGER = ("bert/bs128/constant/seed1", "bert/bs128/sqrt/seed1")
+BUDGETS = tuple(run.replace("seed1", f"{budget}/seed1") for run in RUNS for budget in ("one", "two"))
 SEEDS = tuple(run.replace("seed1", "seed2") for run in RUNS)
 LINEAR = {"linear": {"base_lr": 1e-3, "scaling": "linear", "reference_batch_size": 16}}
 SMALLER_LR = {name: policy | {"base_lr": 1e-8} for name, policy in SMALL["lr_policies"].items()}
@@ -241,6 +247,7 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
         setting(lr_policies=RENAMED),
         of(PER_RUN, ["bert/bs16/flat/seed1", "bert/bs64/flat/seed1"]) | COMPILED,
     ),
+    "a second budget added": (second_budget, of(PER_RUN, BUDGETS) | COMPILED),
     "seeds added": (setting(seeds=[1, 2]), of(PER_RUN, SEEDS) - of(["maps"], SEEDS) | COMPILED),
     "seeds added, with maps of all": (setting(seeds=[1, 2], attention={"maps": "all"}), of(PER_RUN, SEEDS) | COMPILED),
     "Snakemake's threads changed": (arguments("--set-threads", "train=2", "tokenize=2"), NOTHING),
@@ -304,7 +311,7 @@ SENTENCES = {
     "draw the figures": "figures",
 }
 VERBS = {"track": "track", "attend": "attention", "draw the attention maps of": "maps", "tokenize for": "tokenize"}
-OF_RUN = re.compile(r"(.*) (\S+), target batch size (\d+), (\S+) LR, seed (\d+)")
+OF_RUN = re.compile(r"(.*) (\S+), target batch size (\d+), (\S+) LR,(?: budget (\S+),)? seed (\d+)")
 
 
 def job_of(message: str) -> str | None:
@@ -314,8 +321,8 @@ def job_of(message: str) -> str | None:
     if message.startswith("write the report"):
         return "report"
     if found := OF_RUN.fullmatch(message):
-        verb, model, batch, policy, seed = found.groups()
-        return f"{VERBS.get(verb, verb)}/{model}/bs{batch}/{policy}/seed{seed}"
+        verb, model, batch, policy, budget, seed = found.groups()
+        return f"{VERBS.get(verb, verb)}/{model}/bs{batch}/{policy}/{f'{budget}/' if budget else ''}seed{seed}"
     if found := re.fullmatch(r"(certify|tokenize for) (\S+)", message):
         return f"{VERBS.get(found[1], found[1])}/{found[2]}"
     return SENTENCES.get(message, message)

@@ -14,7 +14,14 @@ from batchscope.errors import counted
 from batchscope.model.folder import model_files
 from batchscope.model.spec import Architecture, ModelSpec
 from batchscope.provenance.fingerprint import content_hash
-from batchscope.training.schedule import Scaling, scaled_learning_rate
+from batchscope.training.schedule import (
+    BetaScaling,
+    Scaling,
+    largest_batch_of_malladi,
+    scaled_betas,
+    scaled_eps,
+    scaled_learning_rate,
+)
 from batchscope.wording import Wording, plural
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -25,6 +32,7 @@ Noun = Annotated[str, Field(pattern=NOUN)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 # YAML reads a plain `off` as false.
 NoiseScale = Annotated[
     Literal["off", "cheap", "full"], BeforeValidator(lambda value: "off" if value is False else value)
@@ -197,18 +205,42 @@ class LearningRatePolicy(Section):
     scaling: Scaling = "none"
     """`none`, `sqrt` or `linear` in target batch size / reference batch size."""
     reference_batch_size: PositiveInt | None = None
-    """Target batch size at which `base_lr` holds."""
+    """Target batch size at which `base_lr` and the unscaled betas and eps hold."""
     table: dict[PositiveInt, PositiveFloat] | None = None
     """Instead of a rule: target batch size → learning rate."""
+    sweep: Annotated[list[PositiveFloat], Field(min_length=2)] | None = None
+    """Instead of a rule: learning rates to try. All are trained. Per model, target batch size and budget, validation
+    accuracy (mean over seeds) chooses one; only that one's test enters a table."""
+    scale_betas: BetaScaling = "none"
+    """Adam's betas in κ = target batch size / reference batch size: `malladi` (1−β becomes κ(1−β)), `half_life` (β
+    becomes β^κ, so that a moment's half-life stays constant in samples) or `none`."""
+    scale_eps: bool = False
+    """Whether Adam's ε becomes ε/√κ; with `scaling: sqrt` and `scale_betas: malladi` that is the complete rule of
+    Malladi et al. 2022."""
+    betas: tuple[Beta, Beta] | None = None
+    """Adam's betas under this policy; those of `optimizer` if unset."""
+    eps: PositiveFloat | None = None
+    """Adam's ε under this policy; that of `optimizer` if unset."""
+
+    @field_validator("sweep")
+    @classmethod
+    def _distinct(cls, values: list[float] | None) -> list[float] | None:
+        if repeated := sorted({value for value in values or [] if (values or []).count(value) > 1}):
+            raise ValueError(f"{repeated[0]:g} is there twice")
+        return values
 
     @model_validator(mode="after")
-    def _rule_or_table(self) -> Self:
-        if (self.base_lr is None) == (self.table is None):
-            raise ValueError("give either `base_lr` or `table`")
-        if self.scaling != "none" and self.table is not None:
-            raise ValueError("`scaling` does not go with `table`")
-        if (self.scaling == "none") != (self.reference_batch_size is None):
-            raise ValueError("`reference_batch_size` goes with `scaling: sqrt` or `linear`, which need it")
+    def _one_origin(self) -> Self:
+        if sum(given is not None for given in (self.base_lr, self.table, self.sweep)) != 1:
+            raise ValueError("give exactly one of `base_lr`, `table` and `sweep`")
+        if self.scaling != "none" and self.base_lr is None:
+            raise ValueError("`scaling` goes with `base_lr`, not with `table` or `sweep`")
+        scales = self.scaling != "none" or self.scale_betas != "none" or self.scale_eps
+        if scales != (self.reference_batch_size is not None):
+            raise ValueError(
+                "`reference_batch_size` goes with `scaling: sqrt` or `linear`, `scale_betas` and `scale_eps`, which "
+                "need it"
+            )
         return self
 
     def learning_rate(self, target_batch_size: int) -> float:
@@ -217,6 +249,20 @@ class LearningRatePolicy(Section):
             return self.table[target_batch_size]
         assert self.base_lr is not None
         return scaled_learning_rate(self.base_lr, self.scaling, target_batch_size, self.reference_batch_size)
+
+    def optimizer(self, optimizer: "Optimizer", target_batch_size: int) -> "Optimizer":
+        """The study's optimizer as this policy sets and scales it. Raises ValueError where no such β exists."""
+        betas, eps, reference = self.betas or optimizer.betas, self.eps or optimizer.eps, self.reference_batch_size
+        scaled = {"betas": scaled_betas(betas, self.scale_betas, target_batch_size, reference), "eps": eps}
+        if self.scale_eps and reference is not None:
+            scaled["eps"] = scaled_eps(eps, target_batch_size, reference)
+        return optimizer.model_copy(update=scaled)
+
+    def trained(self, name: str) -> "dict[str, LearningRatePolicy]":
+        """The policies that are trained, by name: this one, or one for every learning rate of the sweep."""
+        if self.sweep is None:
+            return {name: self}
+        return {f"{name}@{rate!r}": self.model_copy(update={"sweep": None, "base_lr": rate}) for rate in self.sweep}
 
 
 class Budget(Section):
@@ -235,13 +281,19 @@ class Budget(Section):
             raise ValueError("give exactly one of `epochs`, `updates` and `samples`")
         return self
 
+    @property
+    def in_words(self) -> str:
+        """`5 epochs`, `1,000 updates`."""
+        ((unit, count),) = self.model_dump(exclude_none=True).items()
+        return counted(count, unit.removesuffix("s"))
+
 
 class Optimizer(Section):
     """The optimizer."""
 
     name: Literal["adam", "adamw"] = "adam"
     """`adam` (weight decay as an L2 term) or `adamw` (decoupled)."""
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     """Decay of the first and of the second moment."""
     eps: PositiveFloat = 1e-8
     """Added to the root of the second moment."""
@@ -310,6 +362,9 @@ class Config(Section):
     """One training per seed: initialisation of the head, order of the examples, dropout."""
     budget: Budget = Budget(epochs=5)
     """How long each run trains."""
+    budgets: dict[Name, Budget] | None = Field(default=None, min_length=1)
+    """Instead of `budget`: several, by a name of your own. Every cell is trained under each of them, and the report
+    sets them side by side."""
     optimizer: Optimizer = Optimizer()
     """The optimizer."""
     schedule: Schedule = Schedule()
@@ -375,6 +430,17 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _one_budget_or_several(self) -> Self:
+        if self.budgets is not None and "budget" in self.model_fields_set:
+            raise ValueError("give either `budget` or `budgets`, not both")
+        return self
+
+    @property
+    def named_budgets(self) -> dict[str, Budget]:
+        """Name → budget; the name of a single `budget` is its length in words."""
+        return dict(self.budgets) if self.budgets else {self.budget.in_words: self.budget}
+
+    @model_validator(mode="after")
     def _every_batch_size_has_a_colour(self) -> Self:
         sizes, colours = len(self.target_batch_sizes), len(self.report.palette)
         if 0 < colours < sizes:
@@ -419,4 +485,20 @@ class Config(Section):
             ]
             if missing:
                 raise ValueError(f"lr_policies.{name}.table has no learning rate for target batch size {missing[0]}")
+        return self
+
+    @model_validator(mode="after")
+    def _scaled_betas_exist(self) -> Self:
+        for name, policy in self.lr_policies.items():
+            for size in self.target_batch_sizes:
+                try:
+                    policy.optimizer(self.optimizer, size)
+                except ValueError as error:
+                    reference = policy.reference_batch_size or 1
+                    largest = largest_batch_of_malladi(policy.betas or self.optimizer.betas, reference)
+                    raise ValueError(
+                        f"lr_policies.{name}.scale_betas: at target batch size {size}, {error}, so `malladi` has no β "
+                        f"there. With `reference_batch_size: {reference}` it reaches up to {largest}. Choose smaller "
+                        "`target_batch_sizes`, a larger `reference_batch_size`, larger `betas` or `half_life`"
+                    ) from None
         return self

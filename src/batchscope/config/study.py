@@ -5,7 +5,7 @@ Snakefile asks it what to do; the verbs receive the specs it made.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic import PrivateAttr, ValidationError
 
 from batchscope.certificate.spec import CertificateSpec
 from batchscope.config.errors import explain, shown
-from batchscope.config.schema import Config, Synthetic, location, path_exists
+from batchscope.config.schema import Config, LearningRatePolicy, Synthetic, location, path_exists
 from batchscope.data.layout import counted_files
 from batchscope.data.spec import CorpusSpec, ReviewsSpec, SplitSpec, SyntheticSpec, TokensSpec
 from batchscope.errors import UserError
@@ -26,7 +26,7 @@ from batchscope.report.spec import FiguresSpec, GridCell, MapsSpec, ReportSpec, 
 from batchscope.tracking import TrackingSpec
 from batchscope.training.spec import BudgetSpec, OptimizerSpec, ScheduleSpec, TrainSettings, TrainSpec
 
-PROTOCOL = ("study", "data", "models", "budget", "optimizer", "schedule", "engine", "tail", "determinism")
+PROTOCOL = ("study", "data", "models", "optimizer", "schedule", "engine", "tail", "determinism")
 """Sections of the config that the page states as they are."""
 
 
@@ -39,14 +39,44 @@ class Study(Config):
     # ------------------------------------------------------------------------------------ the grid
 
     def cells(self) -> list["Cell"]:
-        """Every point of the grid, in the order of the config: model, batch, policy, seed."""
+        """Every point of the grid, in the order of the config: model, batch, policy, budget, seed."""
         return [
-            Cell(model, batch, policy, seed)
+            Cell(model, batch, policy, seed, budget, in_folder=self.several_budgets)
             for model in self.models
             for batch in self.target_batch_sizes
-            for policy in self.lr_policies
+            for policy in self.trained_policies
+            for budget in self.named_budgets
             for seed in self.seeds
         ]
+
+    @property
+    def trained_policies(self) -> dict[str, LearningRatePolicy]:
+        """Every LR policy that runs are named by; a sweep has one for each of its learning rates: ``tuned@1e-05``."""
+        found: dict[str, LearningRatePolicy] = {}
+        for name, policy in self.lr_policies.items():
+            found |= policy.trained(name)
+        return found
+
+    @property
+    def sweeps(self) -> dict[str, str]:
+        """Trained policy that is one of a sweep → the policy that it is a candidate of."""
+        return {
+            candidate: name
+            for name, policy in self.lr_policies.items()
+            if policy.sweep is not None
+            for candidate in policy.trained(name)
+        }
+
+    @property
+    def several_budgets(self) -> bool:
+        """Whether a run's path names its budget."""
+        return len(self.named_budgets) > 1
+
+    @property
+    def run_pattern(self) -> str:
+        """A run's path below ``runs/`` with a wildcard for each of its parts."""
+        budget = "{budget}/" if self.several_budgets else ""
+        return "{model}/bs{batch}/{policy}/" + budget + "seed{seed}"
 
     def train_specs(self, memory: Path | None = None) -> dict["Cell", TrainSpec]:
         """Cell → everything its training depends on, besides its tokens. A study resolves itself once."""
@@ -56,9 +86,8 @@ class Study(Config):
 
     def _resolved(self, memory: Path | None) -> dict["Cell", TrainSpec]:
         models = {name: model.spec(memory) for name, model in self.models.items()}
+        budgets = {name: BudgetSpec.read(budget.model_dump()) for name, budget in self.named_budgets.items()}
         same_for_all: dict[str, Any] = {
-            "budget": BudgetSpec.read(self.budget.model_dump()),
-            "optimizer": OptimizerSpec.read(self.optimizer.model_dump()),
             "schedule": ScheduleSpec.read(self.schedule.model_dump()),
             "precision": self.precision,
             "engine": self.engine,
@@ -68,12 +97,20 @@ class Study(Config):
             "determinism": "strict" if self.determinism == "strict" else None,
             "noise_scale": None if self.noise_scale == "off" else self.noise_scale,
         }
+        policies = self.trained_policies
+        optimizers = {
+            (policy, batch): OptimizerSpec.read(policies[policy].optimizer(self.optimizer, batch).model_dump())
+            for policy in policies
+            for batch in self.target_batch_sizes
+        }
         return {
             cell: TrainSpec(
                 model=models[cell.model],
                 target_batch_size=cell.batch,
-                learning_rate=self.lr_policies[cell.policy].learning_rate(cell.batch),
+                learning_rate=policies[cell.policy].learning_rate(cell.batch),
+                optimizer=optimizers[cell.policy, cell.batch],
                 seed=cell.seed,
+                budget=budgets[cell.budget],
                 **same_for_all,
             )
             for cell in self.cells()
@@ -145,15 +182,19 @@ class Study(Config):
 
     def tables_spec(self, memory: Path | None = None) -> TablesSpec:
         """What the tables depend on besides the runs: the grid, and which cell reads which run."""
-        learning_rates = {cell: spec.learning_rate for cell, spec in self.train_specs(memory).items()}
+        trainings, sweeps = self.train_specs(memory), self.sweeps
         return TablesSpec(
             cells=tuple(
                 GridCell(
                     model=cell.model,
                     batch=cell.batch,
                     policy=cell.policy,
+                    budget=cell.budget,
                     seed=cell.seed,
-                    learning_rate=learning_rates[cell],
+                    learning_rate=trainings[cell].learning_rate,
+                    betas=trainings[cell].optimizer.betas,
+                    eps=trainings[cell].optimizer.eps,
+                    candidate_of=sweeps.get(cell.policy),
                     run=run.path,
                     shared=run != cell,
                 )
@@ -176,6 +217,7 @@ class Study(Config):
         return ReportSpec(
             **dict(self.figures_spec(memory)),
             title=self.report.title,
+            budgets=self.named_budgets,
             **{name: getattr(self, name) for name in PROTOCOL},
         )
 
@@ -187,6 +229,7 @@ class Study(Config):
             model=cell.model,
             batch=cell.batch,
             policy=cell.policy,
+            budget=cell.budget if self.several_budgets else None,
             seed=cell.seed,
         )
 
@@ -282,8 +325,13 @@ class Cell:
     batch: int
     policy: str
     seed: int
+    budget: str
+    """Name of the budget, or its length in words where the study has one without a name."""
+    in_folder: bool = field(default=False, compare=False)
+    """Whether the study has several budgets, so that the path names this one."""
 
     @property
     def path(self) -> str:
         """Folder of the cell's run below ``runs/``."""
-        return f"{self.model}/bs{self.batch}/{self.policy}/seed{self.seed}"
+        budget = f"{self.budget}/" if self.in_folder else ""
+        return f"{self.model}/bs{self.batch}/{self.policy}/{budget}seed{self.seed}"

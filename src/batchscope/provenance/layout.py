@@ -2,10 +2,17 @@
 
 from pathlib import Path
 
+from batchscope.errors import UserError
+
 RESULTS = Path("results")
 FINGERPRINTS = "fingerprints"
-RUN_DEPTH = 4
-"""Folders of a run below ``runs/``: model, batch, policy and seed."""
+RUN_DEPTHS = (5, 4)
+"""Folders of a run below ``runs/``: model, batch, policy, the budget where a study has several, and seed."""
+
+
+def run_files(name: str) -> tuple[str, ...]:
+    """Patterns below a study's folder of a file that every run has."""
+    return tuple(f"runs/{'*/' * depth}{name}" for depth in RUN_DEPTHS)
 
 
 class Layout:
@@ -30,7 +37,12 @@ class Layout:
     @classmethod
     def of_run(cls, run_folder: Path) -> "Layout":
         """The study that a run's folder belongs to."""
-        return cls(run_folder.absolute().parents[RUN_DEPTH])
+        return cls(_folder_of_runs(run_folder).parent)
+
+    @staticmethod
+    def model_of_run(run_folder: Path) -> str:
+        """The model that a run's folder belongs to."""
+        return run_folder.absolute().relative_to(_folder_of_runs(run_folder)).parts[0]
 
     def tokens(self, model: str) -> Path:
         """Folder of a model's tokens."""
@@ -51,6 +63,15 @@ class Layout:
     def code_record(self, code: str) -> Path:
         """The description of a code that a record names."""
         return self.study / FINGERPRINTS / "code" / f"{code}.json"
+
+
+def _folder_of_runs(run_folder: Path) -> Path:
+    """The study's ``runs/`` above a run's folder. Raises UserError for a folder that is none of a run."""
+    parents = run_folder.absolute().parents
+    for depth in RUN_DEPTHS:
+        if len(parents) >= depth and parents[depth - 1].name == "runs":
+            return parents[depth - 1]
+    raise UserError(f"{run_folder} is no run: its folder looks like results/demo/runs/bert/bs64/constant/seed1")
 
 
 def checkpoints_of(run_folder: Path) -> dict[str, Path]:

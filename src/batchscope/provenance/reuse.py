@@ -14,12 +14,13 @@ from typing import NotRequired, TypedDict, cast
 
 from batchscope.files import atomic, read_json, write_json
 from batchscope.provenance.fingerprint import file_hash
+from batchscope.provenance.layout import run_files
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-RUNS = f"*/runs/*/*/*/*/{MANIFEST}"
-TOKENS = f"*/tokens/*/{MANIFEST}"
+RUNS = tuple(f"*/{pattern}" for pattern in run_files(MANIFEST))
+TOKENS = (f"*/tokens/*/{MANIFEST}",)
 
 
 class StoredManifest(TypedDict):
@@ -44,16 +45,16 @@ def reuse(
     target: Path,
     fingerprint: str,
     results: Path,
-    pattern: str,
+    patterns: tuple[str, ...],
     differs: Callable[["StoredManifest"], str | None] = lambda manifest: None,
 ) -> Path | None:
     """Give ``target`` the files of a finished folder with this fingerprint; that folder, or None if there is none.
 
-    ``pattern`` finds manifests under ``results``. A folder whose files are not what its manifest says is passed over,
+    ``patterns`` find manifests under ``results``. A folder whose files are not what its manifest says is passed over,
     and so is one that ``differs`` gives a reason for. Where ``target`` is that folder itself, its files stay. The
     manifest's ``reused_from`` names another one.
     """
-    for source, manifest in manifests(results, pattern):
+    for source, manifest in manifests(results, patterns):
         if manifest["fingerprint"] != fingerprint:
             continue
         if reason := differs(manifest):
@@ -73,9 +74,9 @@ def reuse(
     return None
 
 
-def manifests(results: Path, pattern: str) -> Iterator[tuple[Path, StoredManifest]]:
+def manifests(results: Path, patterns: tuple[str, ...]) -> Iterator[tuple[Path, StoredManifest]]:
     """Folder and manifest of all finished work that says what it was made of."""
-    for path in sorted(results.glob(pattern)):
+    for path in sorted(path for pattern in patterns for path in results.glob(pattern)):
         try:
             manifest = read_json(path)
         except (OSError, ValueError):

@@ -22,7 +22,7 @@ from batchscope.files import read_json
 from batchscope.hardware.device import device_name, pick_device
 from batchscope.model.checkpoint import load_checkpoint
 from batchscope.provenance.fingerprint import file_hash
-from batchscope.provenance.layout import Layout, checkpoints_of
+from batchscope.provenance.layout import Layout, checkpoints_of, run_files
 from batchscope.provenance.records import RunManifest
 
 COUNTS: tuple[Literal["examples", "correct"], ...] = ("examples", "correct")
@@ -43,7 +43,8 @@ class Check(NamedTuple):
 def verify_run(run: Path, device_wanted: str) -> list[Check]:
     """Compare a run's files with its manifest, its metrics with its predictions, and both with its checkpoints.
 
-    ``run`` is ``results/{study}/runs/{model}/bs{batch}/{policy}/seed{seed}``. Raises UserError if it is not finished.
+    ``run`` is ``results/{study}/runs/{model}/bs{batch}/{policy}/seed{seed}``; a study of several budgets has a folder
+    for each before that of the seed. Raises UserError if it is not finished.
     """
     manifest: RunManifest = _read(run / "manifest.json")
     metrics: Metrics = _read(run / "metrics.json")
@@ -55,7 +56,7 @@ def verify_run(run: Path, device_wanted: str) -> list[Check]:
 
 def runs_of(study: Path) -> list[Path]:
     """Folders of the finished runs of a study. Raises UserError if there are none."""
-    found = sorted(path.parent for path in study.glob("runs/*/*/*/*/metrics.json"))
+    found = sorted(path.parent for pattern in run_files("metrics.json") for path in study.glob(pattern))
     if not found:
         raise UserError(f"{study} has no finished run; give a folder such as results/demo")
     return found
@@ -134,7 +135,7 @@ def _furthest(stored: np.ndarray, stored_id: np.ndarray, logits: np.ndarray, exa
 
 
 def _tokens_folder(run: Path) -> Path:
-    return Layout.of_run(run).tokens(run.absolute().parents[2].name)
+    return Layout.of_run(run).tokens(Layout.model_of_run(run))
 
 
 def _read(path: Path) -> Any:

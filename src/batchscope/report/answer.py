@@ -27,7 +27,8 @@ def answer(spec: ReportSpec, results: pd.DataFrame, findings: Findings | None) -
         return Answer(headline, ["Add values to target_batch_sizes to see what the batch size does."])
     headline, verdict = _verdict(findings)
     headline += _faulty(findings.established, set(faulty_runs(results)))
-    return Answer(headline, [_largest(findings), verdict, _seeds(findings.seeds), _budget(spec.budget, results)])
+    budgets = [_budget(name, spec.budgets[name], results, len(spec.budgets) > 1) for name in spec.budget_names]
+    return Answer(headline, [_largest(findings), verdict, _seeds(findings.seeds), *budgets])
 
 
 def _largest(findings: Findings) -> str:
@@ -39,7 +40,9 @@ def _largest(findings: Findings) -> str:
             (effect.larger_batch, effect.larger_accuracy),
         )
     )
-    where = f"{effect.model}, {effect.lr_policy} LR policy, from target batch size {small} to {large}"
+    several = len({one.budget for one in findings.effects}) > 1
+    budget = f", budget {effect.budget}" if several else ""
+    where = f"{effect.model}, {effect.lr_policy} LR policy{budget}, from target batch size {small} to {large}"
     errors = f"{effect.paired_standard_error_points:.2f} points paired, {effect.standard_error_points:.2f} unpaired"
     what = "mean difference" if effect.seeds > 1 else "difference"
     said = f"The largest {what} in test accuracy within a model is {_size(effect)}: {where}. "
@@ -67,6 +70,7 @@ def _each_p(values: tuple[float, ...]) -> str:
 
 def _verdict(findings: Findings) -> tuple[str, str]:
     effects, seeds = findings.effects, findings.seeds
+    budgets = "these budgets" if len({effect.budget for effect in effects}) > 1 else "this budget"
     total, held = len(effects), findings.established
     if not findings.significant_tests:
         blind = 2 * findings.median_paired_standard_error
@@ -93,7 +97,7 @@ def _verdict(findings: Findings) -> tuple[str, str]:
     others = total - len(held)
     rest = f" The other {counted(others, 'comparison')} {_is(others)} not established." if others else ""
     return (
-        f"Yes, for {len(held)} of {counted(total, 'comparison')} of batch sizes, under this budget.",
+        f"Yes, for {len(held)} of {counted(total, 'comparison')} of batch sizes, under {budgets}.",
         f"{where} the difference has the same sign and a Holm-corrected p below .05 in each of the {seeds} seeds"
         f"{_direction(held)}.{rest}",
     )
@@ -133,16 +137,18 @@ def _seeds(seeds: int) -> str:
     return f"Every cell was trained with {seeds} seeds{few}."
 
 
-def _budget(budget: Budget, results: pd.DataFrame) -> str:
-    updates = results.groupby("target_batch_size").updates.max()
+def _budget(name: str, budget: Budget, results: pd.DataFrame, several: bool) -> str:
+    """What an equal budget leaves unequal; with the budget's name where there are several."""
+    updates = results[results.budget == name].groupby("target_batch_size").updates.max()
     small, large = int(updates.index.min()), int(updates.index.max())
     at_small, at_large = counted(int(updates[small]), "update"), counted(int(updates[large]), "update")
+    who = f"Under the budget {name}, every run" if several else "Every run"
     if budget.updates is not None:
         return (
-            f"Every run makes {at_large}, so target batch size {large:,} sees more samples than {small:,}: the effect "
+            f"{who} makes {at_large}, so target batch size {large:,} sees more samples than {small:,}: the effect "
             f"of the batch size includes that of more data and compute."
         )
     return (
-        f"Every run sees the same number of samples, so target batch size {large:,} makes {at_large} where {small:,} "
+        f"{who} sees the same number of samples, so target batch size {large:,} makes {at_large} where {small:,} "
         f"makes {at_small}: the effect of the batch size includes that of fewer updates."
     )

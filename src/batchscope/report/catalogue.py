@@ -15,6 +15,10 @@ PLAIN_TABLES = (
     "classes.csv",
     "confusion.csv",
     "audit.csv",
+    "horizon.csv",
+    "sweep.csv",
+    "tuning.csv",
+    "best_of_n.csv",
 ) + ("noise_scale.csv", "attention.csv", "certificates.csv", "baseline.csv", "provenance.csv")
 """The other files under ``tables/``."""
 FORMATS = ("png", "svg")
@@ -46,14 +50,21 @@ def _figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
     """The figures, named without a format."""
     yield CataloguedFigure("accuracy", "Test accuracy", {"models": "all"}, "accuracy")
     for model in spec.model_names:
-        for shows in ("accuracy", "loss"):
-            labels = {"model": model, "split": "train", "shows": shows}
-            yield CataloguedFigure(f"training_{shows}_{model}", "Training", labels, "training")
-        labels = {"model": model, "split": "validation", "shows": "accuracy"}
-        yield CataloguedFigure(f"validation_accuracy_{model}", "Training", labels, "validation")
-        if spec.measures_noise:
-            labels = {"model": model, "split": "train", "shows": "gradient noise scale"}
-            yield CataloguedFigure(f"noise_scale_{model}", "Training", labels, "noise_scale")
+        for budget in spec.budget_names:
+            named, end = {"budget": budget} if spec.several_budgets else {}, suffix(spec, budget)
+            for shows in ("accuracy", "loss"):
+                labels = {"model": model, **named, "split": "train", "shows": shows}
+                yield CataloguedFigure(f"training_{shows}_{model}{end}", "Training", labels, "training")
+            labels = {"model": model, **named, "split": "validation", "shows": "accuracy"}
+            yield CataloguedFigure(f"validation_accuracy_{model}{end}", "Training", labels, "validation")
+            if spec.measures_noise:
+                labels = {"model": model, **named, "split": "train", "shows": "gradient noise scale"}
+                yield CataloguedFigure(f"noise_scale_{model}{end}", "Training", labels, "noise_scale")
+        if spec.sweep_names:
+            labels = {"model": model, "shows": "validation accuracy by learning rate"}
+            yield CataloguedFigure(f"sweep_{model}", "Learning rates", labels, "sweep")
+            labels = {"model": model, "shows": "expected best of n learning rates"}
+            yield CataloguedFigure(f"best_of_n_{model}", "Learning rates", labels, "best_of_n")
         for review in spec.review_names:
             labels = {"model": model, "review": review.replace("_", " ")}
             yield CataloguedFigure(f"attention_{model}_{review}", "Attention over batch sizes", labels, "attention")
@@ -61,7 +72,15 @@ def _figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
     yield CataloguedFigure("quality_cost", "Cost", {"runs": "all, against accuracy"}, "quality_cost")
 
 
+def suffix(spec: TablesSpec, budget: str) -> str:
+    """End of the name of a figure that shows one budget; a study of one budget does not name it."""
+    return f"_{budget}" if spec.several_budgets else ""
+
+
 def attention_cells(spec: TablesSpec, model: str) -> list[GridCell]:
-    """The cells whose maps are shown side by side for a model: every batch size under the first policy and seed."""
-    policy, seed = spec.policy_names[0], spec.seeds[0]
-    return [cell for cell in spec.cells if (cell.model, cell.policy, cell.seed) == (model, policy, seed)]
+    """The cells whose maps are shown side by side for a model.
+
+    They are those of every batch size under the first policy, budget and seed.
+    """
+    shown = model, spec.policy_names[0], spec.budget_names[0], spec.seeds[0]
+    return [cell for cell in spec.cells if (cell.model, cell.policy, cell.budget, cell.seed) == shown]

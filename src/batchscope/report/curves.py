@@ -16,8 +16,8 @@ from batchscope.statistics.curves import running_mean
 LOG_FROM_RATIO = 4
 
 
-def training_figure(spec: FiguresSpec, history: pd.DataFrame, model: str, quantity: str) -> Figure:
-    """Training ``accuracy`` or ``loss`` of a model: above against updates, below against samples seen."""
+def training_figure(spec: FiguresSpec, history: pd.DataFrame, model: str, quantity: str, title: str) -> Figure:
+    """Training ``accuracy`` or ``loss`` of a model under one budget: against updates and against samples seen."""
     policies, colours = spec.policy_names, batch_colours(spec)
     span = max(colours)
     rows = history[(history.kind == "update") & (history.model == model)]
@@ -44,12 +44,12 @@ def training_figure(spec: FiguresSpec, history: pd.DataFrame, model: str, quanti
     for row in range(2):
         axes[row, 0].set_ylabel("training accuracy" if quantity == "accuracy" else "training loss (cross entropy)")
     note = f"Running mean over at least {span:,} samples, as seen during training{_seeds_in_words(spec)}."
-    frame(figure, f"{model}: training {quantity} by target batch size", note, batch_key(colours))
+    frame(figure, f"{title}: training {quantity} by target batch size", note, batch_key(colours))
     return figure
 
 
-def validation_figure(spec: FiguresSpec, history: pd.DataFrame, model: str) -> Figure:
-    """Validation accuracy of a model after each epoch; a dot is the epoch that the test uses."""
+def validation_figure(spec: FiguresSpec, history: pd.DataFrame, model: str, title: str) -> Figure:
+    """Validation accuracy of a model under one budget after each epoch; a dot is the epoch that the test uses."""
     policies, colours = spec.policy_names, batch_colours(spec)
     rows = history[(history.kind == "epoch") & (history.model == model)]
     by_run = dict(list(rows.assign(accuracy=rows.validation_accuracy).groupby("run")))
@@ -67,7 +67,7 @@ def validation_figure(spec: FiguresSpec, history: pd.DataFrame, model: str) -> F
     axes[0].set_ylabel("validation accuracy")
     axes[0].yaxis.set_major_formatter(FuncFormatter(_percent))
     note = f"A dot is the best epoch of a run, the one its test accuracy comes from{_seeds_in_words(spec)}."
-    frame(figure, f"{model}: validation accuracy by target batch size", note, batch_key(colours))
+    frame(figure, f"{title}: validation accuracy by target batch size", note, batch_key(colours))
     return figure
 
 

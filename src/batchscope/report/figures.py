@@ -1,6 +1,7 @@
 """All figures of a study, from its tables and the runs' attention."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from batchscope.errors import UserError, counted
-from batchscope.report.catalogue import attention_cells, figure_names
+from batchscope.report.catalogue import attention_cells, figure_names, suffix
 from batchscope.report.curves import training_figure, validation_figure
 from batchscope.report.glyphs import printable
 from batchscope.report.maps import (
@@ -44,6 +45,7 @@ from batchscope.report.style import (
     policy_marks,
     save,
 )
+from batchscope.report.sweep import chosen_by, sweep_figures
 from batchscope.statistics.paired import wilson_interval
 from batchscope.wording import Wording
 
@@ -63,17 +65,24 @@ def draw_figures(spec: FiguresSpec, study_folder: Path) -> None:
         history = pd.read_parquet(study_folder / "tables" / "history.parquet")
     except FileNotFoundError as error:
         raise UserError(f"{error.filename or error} is missing; make the tables first") from None
-    drawn = {"accuracy": accuracy_figure(spec, results), "cost": cost_figure(spec, results)}
+    names = [Path(entry.name) for entry in figure_names(spec)]
+    drawn = sweep_figures(spec, study_folder / "tables")
+    spec = chosen_by(spec, results)
+    drawn |= {"accuracy": accuracy_figure(spec, results), "cost": cost_figure(spec, results)}
     drawn["quality_cost"] = quality_cost_figure(spec, results)
     for model in spec.model_names:
-        for quantity in ("accuracy", "loss"):
-            drawn[f"training_{quantity}_{model}"] = training_figure(spec, history, model, quantity)
-        drawn[f"validation_accuracy_{model}"] = validation_figure(spec, history, model)
-        if spec.measures_noise:
-            drawn[f"noise_scale_{model}"] = noise_scale_figure(spec, history, model)
+        for budget in spec.budget_names:
+            part, end = spec.of_budget(budget), suffix(spec, budget)
+            title = f"{model}, {budget}" if spec.several_budgets else model
+            mine = history[(history.model == model) & history.run.isin({cell.run for cell in part.cells})]
+            for quantity in ("accuracy", "loss"):
+                drawn[f"training_{quantity}_{model}{end}"] = training_figure(part, mine, model, quantity, title)
+            drawn[f"validation_accuracy_{model}{end}"] = validation_figure(part, mine, model, title)
+            if spec.measures_noise:
+                drawn[f"noise_scale_{model}{end}"] = noise_scale_figure(part, mine, model, title)
         drawn |= _attention_figures(spec, model, study_folder)
-    for entry in figure_names(spec):
-        save(drawn[Path(entry.name).stem], study_folder / "figures" / entry.name)
+    for name in names:
+        save(drawn[name.stem], study_folder / "figures" / name)
 
 
 def _attention_figures(spec: FiguresSpec, model: str, study_folder: Path) -> dict[str, Figure]:
@@ -95,23 +104,25 @@ def _attention_figures(spec: FiguresSpec, model: str, study_folder: Path) -> dic
 
 
 def accuracy_figure(spec: FiguresSpec, results: pd.DataFrame) -> Figure:
-    """Test accuracy against the target batch size: a panel per model, a line per policy, an interval per run."""
+    """Test accuracy against the target batch size: a panel per model and budget, a line per policy, a bar per run."""
     models, marks, colours = spec.model_names, policy_marks(spec), batch_colours(spec)
     sizes = sorted(colours)
-    figure = Figure(figsize=(max(5.2, 4.4 * len(models)), 4.3))
-    axes = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
-    for axis, model in zip(axes, models, strict=True):
+    budgets = spec.budget_names
+    figure = Figure(figsize=(max(5.2, 4.4 * len(models)), 0.9 + 3.4 * len(budgets)))
+    axes = figure.subplots(len(budgets), len(models), sharey=True, squeeze=False)
+    for (budget, model), axis in zip(product(budgets, models), axes.flat, strict=True):
+        mine = results[(results.model == model) & (results.budget == budget)]
         for rank, (policy, mark) in enumerate(marks.items()):
-            rows = results[(results.model == model) & (results.lr_policy == policy)]
             shift = (rank - (len(marks) - 1) / 2) * 0.22
-            _policy_line(axis, rows, sizes, colours, mark, shift)
-        axis.set_title(model)
+            _policy_line(axis, mine[mine.lr_policy == policy], sizes, colours, mark, shift)
+        axis.set_title(f"{model}, {budget}" if spec.several_budgets else model)
         axis.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
         axis.set_xlim(-0.5, len(sizes) - 0.5)
         axis.set_xlabel("target batch size")
         axis.grid(axis="x", visible=False)
-    axes[0].set_ylabel("test accuracy")
-    axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
+    for axis in axes[:, 0]:
+        axis.set_ylabel("test accuracy")
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
     seeds, reviews = spec.seeds, int(results.test_examples.iloc[0])
     what = "Small dots are seeds, large marks their mean" if len(seeds) > 1 else f"Seed {seeds[0]}"
     note = f"{what}. Bars: 95% Wilson interval of one run's accuracy over {reviews:,} test {spec.words[1]}."
@@ -125,9 +136,9 @@ def cost_figure(spec: FiguresSpec, results: pd.DataFrame) -> Figure:
     """Seconds and samples per second of every run; a bar is the mean over seeds, dots are the seeds."""
     colours = batch_colours(spec)
     runs = results[~results.shared]
-    groups = list(runs.groupby(["model", "target_batch_size", "lr_policy"], sort=False))
+    groups = list(runs.groupby(["model", "target_batch_size", "lr_policy", "budget"], sort=False))
     models = spec.model_names
-    places = [number + 0.6 * models.index(model) for number, ((model, _, _), _) in enumerate(groups)]
+    places = [number + 0.6 * models.index(model) for number, ((model, *_), _) in enumerate(groups)]
     figure = Figure(figsize=(9.4, 1.5 + 0.3 * len(groups)))
     axes = figure.subplots(1, 2, sharey=True)
     for axis, column, label in zip(
@@ -148,11 +159,14 @@ def cost_figure(spec: FiguresSpec, results: pd.DataFrame) -> Figure:
         axis.grid(axis="y", visible=False)
         axis.spines["left"].set_visible(False)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
-    axes[0].set_yticks(places, [f"{model} · {batch:,} · {policy}" for (model, batch, policy), _ in groups])
+    named = [(model, f"{batch:,}", policy, budget) for (model, batch, policy, budget), _ in groups]
+    parts = 4 if spec.several_budgets else 3
+    axes[0].set_yticks(places, [" · ".join(names[:parts]) for names in named])
     axes[0].invert_yaxis()
     devices = ", ".join(f"{device} ({precision})" for device, precision in _distinct(runs, "device", "precision"))
     seeds = " Bars: mean over seeds; dots: each seed." if len(runs) > len(groups) else ""
-    frame(figure, "Cost of a run: model · target batch size · LR policy", f"On {devices}.{seeds}")
+    budget = " · budget" if spec.several_budgets else ""
+    frame(figure, f"Cost of a run: model · target batch size · LR policy{budget}", f"On {devices}.{seeds}")
     return figure
 
 
@@ -163,24 +177,26 @@ def quality_cost_figure(spec: FiguresSpec, results: pd.DataFrame) -> Figure:
     costs = {"seconds": "seconds per run"}
     if runs.watt_hours.notna().all():
         costs["watt_hours"] = "energy per run, Wh"
-    figure = Figure(figsize=(max(7.2, 4.4 * len(models)), 1.3 + 3.1 * len(costs)))
-    axes = figure.subplots(len(costs), len(models), sharex="row", sharey=True, squeeze=False)
-    for row, (cost, label) in zip(axes, costs.items(), strict=True):
+    parts = list(product(costs.items(), spec.budget_names))
+    figure = Figure(figsize=(max(7.2, 4.4 * len(models)), 1.3 + 3.1 * len(parts)))
+    axes = figure.subplots(len(parts), len(models), sharex="row", sharey=True, squeeze=False)
+    for row, ((cost, label), budget) in zip(axes, parts, strict=True):
+        of_row = runs[runs.budget == budget]
         for axis, model in zip(row, models, strict=True):
             look: dict[str, Any] = {"linestyle": "none", "markersize": 6.5, "markeredgewidth": 1.5, "zorder": 3}
-            for (policy, batch), group in runs[runs.model == model].groupby(["lr_policy", "target_batch_size"]):
+            for (policy, batch), group in of_row[of_row.model == model].groupby(["lr_policy", "target_batch_size"]):
                 mark, colour = marks[policy], colours[batch]
                 face = colour if mark.filled else "none"
                 axis.vlines(group[cost], *_intervals(group), color=colour, linewidth=1, alpha=0.35, zorder=2)
                 axis.plot(group[cost], group.test_accuracy, mark.marker, color=colour, markerfacecolor=face, **look)
-            axis.set_title(model)
+            axis.set_title(f"{model}, {budget}" if spec.several_budgets else model)
             axis.set_xlabel(label)
-            if runs[cost].max() > LOG_FROM_RATIO * runs[cost].min() > 0:
+            if of_row[cost].max() > LOG_FROM_RATIO * of_row[cost].min() > 0:
                 axis.set_xscale("log")
                 axis.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=12))
                 axis.tick_params(axis="x", which="minor", length=0)
             else:
-                axis.set_xlim(0, 1.06 * runs[cost].max())
+                axis.set_xlim(0, 1.06 * of_row[cost].max())
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
         row[0].set_ylabel("test accuracy")
         row[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
@@ -213,7 +229,8 @@ def attention_figure(model: str, maps: Sequence[tuple[GridCell, ReviewMaps]], wo
     attention_bar(figure, axes, norm)
     cell = maps[0][0]
     note = (
-        f"Last layer ({layer_in_words(layer)}), mean over heads; {cell.policy} LR policy, seed {cell.seed}; "
+        f"Last layer ({layer_in_words(layer)}), mean over heads; {cell.policy} LR policy, {cell.budget}, seed "
+        f"{cell.seed}; "
         f"{counted(n, 'token')}. Named below each map: the keys with most attention. {ATTENTION_NORM_IN_WORDS}"
     )
     title = f"{model}: {printable(words.of(first.facts['title']))}, {truth_in_words(first)}"

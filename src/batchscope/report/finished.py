@@ -11,18 +11,26 @@ from batchscope.files import read_json
 from batchscope.insight.records import AttentionMeasures
 from batchscope.report.catalogue import attention_cells
 from batchscope.report.spec import ReportSpec
+from batchscope.report.sweep import chosen_by, read_choices
 from batchscope.report.tables import read_contrasts
+from batchscope.statistics.horizon import Horizon
 from batchscope.statistics.paired import Contrast
+from batchscope.statistics.sweep import Choice
 
-NAMES = {"model": str, "lr_policy": str, "run": str, "class": str, "label": str, "prediction": str}
+NAMES = {"model": str, "lr_policy": str, "budget": str, "run": str, "class": str, "label": str, "prediction": str}
 """Columns that hold text whatever it looks like: a model may be called 1 or NA."""
 
 
 class Finished(NamedTuple):
     """What the page of a study is made of, besides its figures."""
 
+    grid: ReportSpec
+    """The study with each sweep's chosen learning rate in place of the sweep."""
     results: pd.DataFrame
     """One row per cell."""
+    horizons: list[Horizon]
+    choices: list[Choice]
+    """What the sweeps chose."""
     contrasts: list[Contrast]
     per_class: pd.DataFrame
     confusion: pd.DataFrame
@@ -39,9 +47,14 @@ class Finished(NamedTuple):
     @classmethod
     def read(cls, spec: ReportSpec, folder: Path) -> "Finished":
         """The study in a folder. Raises FileNotFoundError if a file is missing."""
-        shown = [cell.run for model in spec.model_names for cell in attention_cells(spec, model)]
+        results = pd.read_parquet(folder / "tables" / "results.parquet")
+        grid = chosen_by(spec, results)
+        shown = [cell.run for model in spec.model_names for cell in attention_cells(grid, model)]
         return cls(
-            results=pd.read_parquet(folder / "tables" / "results.parquet"),
+            grid=grid,
+            results=results,
+            horizons=[Horizon(*row) for row in _table(folder, "horizon").itertuples(index=False, name=None)],
+            choices=read_choices(folder / "tables"),
             contrasts=read_contrasts(folder),
             per_class=_table(folder, "classes"),
             confusion=_table(folder, "confusion"),

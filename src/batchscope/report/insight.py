@@ -10,7 +10,7 @@ from batchscope.errors import counted
 from batchscope.insight.records import AttentionMeasures, LayerMeasures
 from batchscope.report.catalogue import attention_cells
 from batchscope.report.spec import ReportSpec
-from batchscope.report.table import Table
+from batchscope.report.table import Table, groups, labels
 
 
 def attention_table(spec: ReportSpec, measures: Mapping[str, AttentionMeasures]) -> Table | None:
@@ -42,12 +42,13 @@ def _means(layers: Sequence[LayerMeasures]) -> list[float]:
 
 
 def noise_table(summary: pd.DataFrame) -> Table:
-    """|G|², S and B = S/|G|² of every model, policy and batch size in the first and last epoch, over all seeds."""
-    columns = ["model", "LR policy", "#batch size", "#updates used"]
+    """|G|², S and B = S/|G|² of every model, policy, budget and batch size in first and last epoch, over the seeds."""
+    columns = [*labels(summary), "#updates used"]
     columns += [f"#{name}, {epoch} epoch" for epoch in ("first", "last") for name in ("|G|²", "S", "B", "95% interval")]
     rows = []
-    for row in summary.to_dict("records"):
-        shown = [row["model"], row["lr_policy"], f"{row['target_batch_size']:,}", f"{row['updates_used']:,}"]
+    for first, group in groups(summary):
+        (row,) = group.to_dict("records")
+        shown = [*first, f"{row['updates_used']:,}"]
         for epoch in ("first", "last"):
             shown += [_number(row[f"{epoch}_{name}"]) for name in ("gradient_square", "noise_trace")]
             scale = row[f"{epoch}_noise_scale"]

@@ -141,8 +141,11 @@ def has_window(layers: Sequence[LayerMeasures], n: int) -> bool:
 
 def run_in_words(run_folder: Path) -> str:
     """`bert, target batch size 64, constant LR policy, seed 42` from the folder of a run."""
-    model, batch, policy, seed = run_folder.resolve().parts[-4:]
-    return f"{model}, target batch size {batch.removeprefix('bs')}, {policy} LR policy, {seed.replace('seed', 'seed ')}"
+    parts = run_folder.resolve().parts
+    model, batch, policy, *budget, seed = parts[-5 if parts[-6] == "runs" else -4 :]
+    named = "".join(f"budget {name}, " for name in budget)
+    size = f"target batch size {batch.removeprefix('bs')}"
+    return f"{model}, {size}, {policy} LR policy, {named}{seed.replace('seed', 'seed ')}"
 
 
 def _last_layer(review: ReviewMaps, origin: str, words: Wording) -> Figure:

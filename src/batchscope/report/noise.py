@@ -14,8 +14,8 @@ TOP = 1e12
 """Above every axis: where an interval without an upper end is drawn to."""
 
 
-def noise_scale_figure(spec: FiguresSpec, history: pd.DataFrame, model: str) -> Figure:
-    """B_simple of a model against samples seen, a panel per LR policy; the target batch sizes as dashed lines."""
+def noise_scale_figure(spec: FiguresSpec, history: pd.DataFrame, model: str, title: str) -> Figure:
+    """B_simple of a model under one budget against samples seen, a panel per LR policy; dashed: target batch sizes."""
     policies, colours = spec.policy_names, batch_colours(spec)
     updates = history[history.kind == "update"]
     span, rows = noise_span(updates, max(colours)), updates[updates.model == model]
@@ -59,5 +59,5 @@ def noise_scale_figure(spec: FiguresSpec, history: pd.DataFrame, model: str) -> 
     lacking = batches_without_estimate(rows)
     if lacking:
         note += f" No estimate at {listed(lacking)}: a window of one micro-batch has none."
-    frame(figure, f"{model}: gradient noise scale by target batch size", note, batch_key(colours))
+    frame(figure, f"{title}: gradient noise scale by target batch size", note, batch_key(colours))
     return figure

@@ -10,14 +10,18 @@ from batchscope.errors import UserError
 from batchscope.files import write_text
 from batchscope.report import insight, sections, trust
 from batchscope.report.answer import answer
-from batchscope.report.catalogue import attention_cells
+from batchscope.report.budgets import budgets_section
+from batchscope.report.catalogue import attention_cells, suffix
 from batchscope.report.cautions import balance_in_words, cautions
 from batchscope.report.finished import Finished
+from batchscope.report.horizon import horizon_table
 from batchscope.report.pictures import Picture, embedded
 from batchscope.report.protocol import protocol_table
 from batchscope.report.spec import ReportSpec
+from batchscope.report.sweep import sweep_section
 from batchscope.report.tables import summarise
 from batchscope.statistics.effects import effects_over_seeds, find
+from batchscope.statistics.horizon import warnings
 from batchscope.wording import Wording
 
 LONGEST_REVIEW = 900
@@ -31,7 +35,8 @@ def write_report(spec: ReportSpec, study_folder: Path) -> None:
     """
     try:
         study = Finished.read(spec, study_folder)
-        context = _context(spec, study, study_folder / "figures")
+        context = _context(study.grid, study, study_folder / "figures")
+        context["sweep"] = _sweep(spec, study, study_folder)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename or error} is missing; make the study's tables and figures first") from None
     for name, escaped in (("index.html", True), ("summary.md", False)):
@@ -72,12 +77,17 @@ def _context(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, obje
         "cautions": [
             *cautions(study.results, compared, study.audit, baseline, study.provenance),
             *trust.uncertified_in_words(study.certificates, study.provenance),
+            *warnings(study.horizons),
         ],
+        "horizon": horizon_table(study.horizons),
         "protocol": protocol_table(spec, summary, cost, study.audit),
-        "results": sections.results_table(spec, summary, baseline),
+        "results": sections.results_tables(spec, summary, baseline),
+        "budgets": budgets_section(spec, summary),
         "contrasts": sections.contrasts_table(effects_over_seeds(study.contrasts)) if compared else None,
         "accuracy": embedded(figures, "accuracy"),
-        "training": [(model, _curves(figures, model)) for model in spec.model_names],
+        "training": [
+            (title, _curves(figures, f"{model}{suffix(spec, budget)}")) for title, model, budget in _titles(spec)
+        ],
         "noise": _noise(spec, study.noise_scale, figures) if spec.measures_noise else None,
         "cost": sections.cost_table(cost),
         "cost_figure": embedded(figures, "cost"),
@@ -99,14 +109,38 @@ def _classes(study: Finished, summary: pd.DataFrame) -> dict[str, object]:
     }
 
 
-def _curves(figures: Path, model: str) -> list[tuple[str, Picture]]:
-    return [(what, embedded(figures, f"{what}_{model}")) for what in CURVES]
+def _sweep(spec: ReportSpec, study: Finished, folder: Path) -> dict[str, object] | None:
+    """Table, sentences and figures of the learning-rate sweeps; None where there are none."""
+    section = sweep_section(study.choices, folder / "tables")
+    if section is None:
+        return None
+    images = [
+        (model, [embedded(folder / "figures", f"{what}_{model}") for what in ("sweep", "best_of_n")])
+        for model in spec.model_names
+    ]
+    return {"table": section.table, "sentences": section.sentences, "images": images}
+
+
+def _titles(spec: ReportSpec) -> list[tuple[str, str, str]]:
+    """Heading, model and budget of the figures that show one of each."""
+    return [
+        (f"{model}, {budget}" if spec.several_budgets else model, model, budget)
+        for model in spec.model_names
+        for budget in spec.budget_names
+    ]
+
+
+def _curves(figures: Path, end: str) -> list[tuple[str, Picture]]:
+    return [(what, embedded(figures, f"{what}_{end}")) for what in CURVES]
 
 
 def _noise(spec: ReportSpec, summary: pd.DataFrame, figures: Path) -> dict[str, object]:
     """Figures and table of the gradient noise scale."""
     return {
-        "images": [(model, embedded(figures, f"noise_scale_{model}")) for model in spec.model_names],
+        "images": [
+            (title, embedded(figures, f"noise_scale_{model}{suffix(spec, budget)}"))
+            for title, model, budget in _titles(spec)
+        ],
         "table": insight.noise_table(summary),
         "kind": spec.noise_scale,
     }

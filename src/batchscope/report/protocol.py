@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from batchscope.config.schema import Budget, Model
+from batchscope.config.schema import Model
 from batchscope.data.records import Audit, SplitName
 from batchscope.errors import counted
 from batchscope.report.numbers import listed, percent, scientific
@@ -46,7 +46,7 @@ def protocol_table(spec: ReportSpec, summary: pd.DataFrame, cost: pd.DataFrame, 
             "optimizer",
             f"{optimizer.name}, {moments}{decay}{clipping}",
         ],
-        ["budget", budget_in_words(spec.budget)],
+        ["budget", _budgets(spec)],
         ["tail window", TAILS[spec.tail]],
         ["precision", f"{listed(dict.fromkeys(cost.precision))} on {listed(dict.fromkeys(cost.device))}{kernels}"],
         ["seeds", listed(spec.seeds)],
@@ -62,7 +62,8 @@ def _model(model: Model) -> str:
     return f"{model.architecture} from scratch"
 
 
-def budget_in_words(budget: Budget) -> str:
-    """`5 epochs`, `1,000 updates`."""
-    given = {"epoch": budget.epochs, "update": budget.updates, "sample": budget.samples}
-    return listed(counted(count, unit) for unit, count in given.items() if count is not None)
+def _budgets(spec: ReportSpec) -> str:
+    """`5 epochs`; the names of several budgets before their lengths."""
+    if len(spec.budgets) == 1:
+        return next(iter(spec.budgets.values())).in_words
+    return "; ".join(f"{name}: {spec.budgets[name].in_words}" for name in spec.budget_names)

@@ -12,7 +12,7 @@ from batchscope.provenance.records import RunManifest
 from batchscope.report.spec import GridCell
 
 Row = dict[str, object]
-LABELS = ("run", "model", "target_batch_size", "lr_policy", "seed")
+LABELS = ("run", "model", "target_batch_size", "lr_policy", "budget", "seed")
 CLASS_COLUMNS = (*LABELS, "split", "checkpoint", "class", "examples", "predicted", "correct") + (
     "recall",
     "precision",
@@ -41,7 +41,7 @@ CERTIFICATE_COLUMNS = (
 
 def labels_of(cell: GridCell) -> Row:
     """The columns ``LABELS`` of a run, under the name of the first cell that reads it."""
-    return dict(zip(LABELS, (cell.run, cell.model, cell.batch, cell.policy, cell.seed), strict=True))
+    return dict(zip(LABELS, (cell.run, cell.model, cell.batch, cell.policy, cell.budget, cell.seed), strict=True))
 
 
 def class_rows(cell: GridCell, metrics: Metrics, classes: Sequence[str]) -> tuple[list[Row], list[Row]]:

@@ -19,7 +19,7 @@ from batchscope.report.numbers import (
     size,
 )
 from batchscope.report.spec import ReportSpec
-from batchscope.report.table import Table, by_policy
+from batchscope.report.table import Table, groups, labels
 from batchscope.statistics.effects import Effect
 
 SHARED, FAULTY = "†", "‡"
@@ -27,7 +27,12 @@ MOST_CLASSES = 12
 """A confusion matrix of more classes is too wide for a page; it is in a file."""
 
 
-def results_table(spec: ReportSpec, summary: pd.DataFrame, baseline: Baseline) -> Table:
+def results_tables(spec: ReportSpec, summary: pd.DataFrame, baseline: Baseline) -> list[tuple[str, Table]]:
+    """Budget → its table of results; a study of one budget has one table."""
+    return [(budget, _results_table(spec, summary[summary.budget == budget], baseline)) for budget in spec.budget_names]
+
+
+def _results_table(spec: ReportSpec, summary: pd.DataFrame, baseline: Baseline) -> Table:
     """Validation accuracy @ best epoch and test accuracy per model and batch size, the policies side by side."""
     policies, seeds = spec.policy_names, spec.seeds
     columns = ["model", "#batch size"]
@@ -71,13 +76,15 @@ def marks_in_words(summary: pd.DataFrame) -> str:
 
 def details_table(summary: pd.DataFrame) -> Table:
     """Learning rate, updates, the interval and macro-F1 of every model, policy and batch size."""
-    columns = ["model", "LR policy", "#batch size", "#learning rate", "#updates", "#test accuracy", "#95% interval"]
-    rows = [
-        [row["model"], row["lr_policy"], f"{row['target_batch_size']:,}", scientific(row["learning_rate"])]
-        + [f"{row['updates']:,}", accuracy(row["test_accuracy_mean"]) + marks(row)]
-        + [f"{row['test_low']:.4f} to {row['test_high']:.4f}", accuracy(row["test_macro_f1_mean"])]
-        for row in by_policy(summary).to_dict("records")
-    ]
+    columns = [*labels(summary), "#learning rate", "#updates", "#test accuracy", "#95% interval"]
+    rows = []
+    for first, group in groups(summary):
+        (row,) = group.to_dict("records")
+        rows.append(
+            [*first, scientific(row["learning_rate"]), f"{row['updates']:,}"]
+            + [accuracy(row["test_accuracy_mean"]) + marks(row)]
+            + [f"{row['test_low']:.4f} to {row['test_high']:.4f}", accuracy(row["test_macro_f1_mean"])]
+        )
     note = "Wilson interval of the accuracy at the number of test reviews; seeds share them and do not narrow it. "
     note += "Macro-F1: mean over seeds of the mean F1 of the classes."
     return Table([*columns, "#macro-F1"], rows, note + marks_in_words(summary))
@@ -89,12 +96,11 @@ def classes_table(per_class: pd.DataFrame) -> Table:
     tested = per_class[(per_class.split == "test") & (per_class.checkpoint == "best")]
     examples = tested[tested.run == tested.run.iloc[0]].set_index("class").examples
     rows = []
-    for key, group in by_policy(tested).groupby(["model", "lr_policy", "target_batch_size"], sort=False):
-        model, policy, batch = (str(part) for part in key)
+    for first, group in groups(tested):
         pooled = group.groupby("class", sort=False)[["correct", "examples"]].sum()
         recalls = ["–" if not n else percent(hits / n) for hits, n in pooled.loc[classes].itertuples(index=False)]
-        rows.append([model, policy, f"{int(batch):,}", *recalls])
-    columns = ["model", "LR policy", "#batch size", *(f"#{name} ({examples[name]:,})" for name in classes)]
+        rows.append([*first, *recalls])
+    columns = [*labels(tested), *(f"#{name} ({examples[name]:,})" for name in classes)]
     note = "Share of each class's test reviews (their number in brackets) that is predicted as it, over all seeds."
     return Table(columns, rows, note)
 
@@ -104,27 +110,18 @@ def confusion_table(confusion: pd.DataFrame) -> Table:
     classes = list(dict.fromkeys(confusion.label))
     tested = confusion[(confusion.split == "test") & (confusion.checkpoint == "best")]
     rows = []
-    keys = ["model", "lr_policy", "target_batch_size", "label"]
-    for key, group in by_policy(tested).groupby(keys, sort=False):
-        model, policy, batch, label = (str(part) for part in key)
+    for first, group in groups(tested, "label"):
         counts = group.groupby("prediction", sort=False).examples.sum()
-        rows.append([model, policy, f"{int(batch):,}", label, *(f"{counts[name]:,}" for name in classes)])
-    columns = ["model", "LR policy", "#batch size", "label", *(f"#predicted {name}" for name in classes)]
+        rows.append([*first, *(f"{counts[name]:,}" for name in classes)])
+    columns = [*labels(tested), "label", *(f"#predicted {name}" for name in classes)]
     return Table(columns, rows, "Number of test reviews, added up over seeds.")
 
 
 def contrasts_table(effects: Sequence[Effect]) -> Table:
     """Every pair of batch sizes within a model and policy, the seeds gathered in one row."""
-    columns = [
-        "model",
-        "LR policy",
-        "#batch sizes",
-        "#difference, points",
-        "#Holm p",
-        "#McNemar p",
-        "#paired SE",
-        "#SE",
-    ]
+    several = len({effect.budget for effect in effects}) > 1
+    columns = ["model", "LR policy", *(["budget"] if several else []), "#batch sizes", "#difference, points"]
+    columns += ["#Holm p", "#McNemar p", "#paired SE", "#SE"]
     rows = []
     for effect in effects:
         difference = points(effect.difference_points)
@@ -134,7 +131,8 @@ def contrasts_table(effects: Sequence[Effect]) -> Table:
         tests = ["; ".join(p_value(p) for p in values) for values in (effect.p_holm, effect.p)]
         sizes = f"{effect.smaller_batch:,} → {effect.larger_batch:,}"
         mark = f" {SHARED}" if effect.repeated else ""
-        rows.append([effect.model, effect.lr_policy, sizes, difference + mark, *tests, *errors])
+        named = [effect.budget] if several else []
+        rows.append([effect.model, effect.lr_policy, *named, sizes, difference + mark, *tests, *errors])
     note = "Larger minus smaller batch size, test accuracy. "
     if any(effect.seeds > 1 for effect in effects):
         note += "Difference: mean ± SD over seeds. Standard error: mean over seeds. p: one value per seed."
@@ -145,15 +143,14 @@ def contrasts_table(effects: Sequence[Effect]) -> Table:
 
 def cost_table(cost: pd.DataFrame) -> Table:
     """Time, rate and memory per run, averaged over seeds; use of the GPU and energy if they were measured."""
-    columns = ["model", "LR policy", "#batch size", "#updates", "#time per run", "#samples/s", "#peak memory"]
+    columns = [*labels(cost), "#updates", "#time per run", "#samples/s", "#peak memory"]
     measured = bool(cost.energy_joules.notna().any() or cost.gpu_utilisation_mean.notna().any())
     columns += ["#GPU use", "#energy", "device"] if measured else ["device"]
     rows = []
-    for key, group in by_policy(cost).groupby(["model", "lr_policy", "target_batch_size"], sort=False):
-        model, policy, batch = (str(part) for part in key)
+    for first, group in groups(cost):
         times = [duration(group.seconds.mean()), f"{group.samples_per_second.mean():,.0f}"]
         devices = dict.fromkeys(f"{run.device}, {run.precision}" for run in group.itertuples())
-        row = [model, policy, f"{int(batch):,}", f"{group.updates.iloc[0]:,}", *times]
+        row = [*first, f"{group.updates.iloc[0]:,}", *times]
         row.append(size(group.peak_memory_bytes.max()))
         if measured:
             busy = group.gpu_utilisation_mean.mean()

@@ -1,10 +1,14 @@
 """What tables, figures and the page depend on besides the files that they read."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, Self
 
 from batchscope.config.schema import Budget, Data, Model, Optimizer, Schedule
 from batchscope.provenance.spec import Spec
 from batchscope.wording import REVIEWS
+
+Place = tuple[str, str, str, int]
+"""Model, LR policy, budget and target batch size."""
 
 
 class GridCell(Spec):
@@ -13,8 +17,15 @@ class GridCell(Spec):
     model: str
     batch: int
     policy: str
+    budget: str
+    """Name of the budget, or its length in words where the study has one without a name."""
     seed: int
     learning_rate: float
+    betas: tuple[float, float]
+    """Adam's, as the policy sets and scales them."""
+    eps: float
+    candidate_of: str | None = None
+    """The policy whose sweep this cell's learning rate is one of."""
     run: str
     """Folder of the run below ``runs/``."""
     shared: bool
@@ -46,7 +57,42 @@ class TablesSpec(Spec):
     @property
     def policy_names(self) -> list[str]:
         """The LR policies, in the order of the config."""
-        return list(dict.fromkeys(cell.policy for cell in self.cells))
+        return list(dict.fromkeys(cell.candidate_of or cell.policy for cell in self.cells))
+
+    @property
+    def sweep_names(self) -> list[str]:
+        """The LR policies whose learning rate is chosen by validation, in the order of the config."""
+        return list(dict.fromkeys(cell.candidate_of for cell in self.cells if cell.candidate_of is not None))
+
+    def chosen(self, rates: Mapping[Place, float]) -> Self:
+        """The grid without the candidates of sweeps: of each sweep the one with the rate that was chosen, by its name.
+
+        A run counts as shared where an earlier cell of that grid reads it.
+        """
+        cells: list[GridCell] = []
+        read: set[str] = set()
+        for cell in self.cells:
+            name = cell.candidate_of
+            if name is not None and rates[cell.model, name, cell.budget, cell.batch] != cell.learning_rate:
+                continue
+            named = {"policy": name or cell.policy, "candidate_of": None}
+            cells.append(cell.model_copy(update={**named, "shared": cell.run in read}))
+            read.add(cell.run)
+        return self.model_copy(update={"cells": tuple(cells)})
+
+    @property
+    def budget_names(self) -> list[str]:
+        """The budgets, in the order of the config."""
+        return list(dict.fromkeys(cell.budget for cell in self.cells))
+
+    @property
+    def several_budgets(self) -> bool:
+        """Whether budgets are to be told apart."""
+        return len(self.budget_names) > 1
+
+    def of_budget(self, budget: str) -> Self:
+        """The part of the study under one budget."""
+        return self.model_copy(update={"cells": tuple(cell for cell in self.cells if cell.budget == budget)})
 
     @property
     def seeds(self) -> list[int]:
@@ -77,7 +123,7 @@ class ReportSpec(FiguresSpec):
     title: str | None = None
     data: Data
     models: dict[str, Model]
-    budget: Budget
+    budgets: dict[str, Budget]
     optimizer: Optimizer
     schedule: Schedule
     engine: str

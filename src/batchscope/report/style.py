@@ -45,6 +45,8 @@ BATCH_SCALE = LinearSegmentedColormap.from_list("batch", ["#e3a21a", "#cf5c46", 
 ATTENTION_SCALE = LinearSegmentedColormap.from_list(
     "attention", ["#fdfcf7", "#dcebe4", "#94c8c2", "#4896ab", "#235f8c", "#15284f"]
 )
+SWEEP_SCALE = LinearSegmentedColormap.from_list("sweep", ["#fdfbf5", "#c9dfc4", "#6fae97", "#2d7183", "#1c3a5e"])
+"""Low to high validation accuracy."""
 NOT_ALLOWED: dict[str, Any] = {"facecolor": "#e4e2dd", "edgecolor": "#b3afa6", "hatch": "//////", "linewidth": 0.0}
 """How cells look that a sliding layer leaves out: grey and hatched, on no colour scale."""
 

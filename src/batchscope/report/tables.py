@@ -22,6 +22,7 @@ from batchscope.report import rows
 from batchscope.report.spec import GridCell, TablesSpec
 from batchscope.statistics.effects import Effect, effects_over_seeds
 from batchscope.statistics.health import constant_prediction
+from batchscope.statistics.horizon import Horizon, Setting, horizons
 from batchscope.statistics.noise_scale import noise_summary
 from batchscope.statistics.paired import (
     Contrast,
@@ -30,6 +31,7 @@ from batchscope.statistics.paired import (
     binomial_standard_error,
     wilson_interval,
 )
+from batchscope.statistics.sweep import Choice, Trial, choices, chosen_rates, expected_best, trials
 from batchscope.training.records import HistoryLine, TrainFacts
 
 METRICS = ("examples", "correct", "accuracy", "macro_f1", "loss", "nll", "brier", "ece")
@@ -38,6 +40,7 @@ COST = (
     + ("update_seconds_p50", "update_seconds_p95", "peak_memory_bytes", "device", "precision", "physical_batch_size")
     + ("parameters",)
 )
+PLACE = ("model", "lr_policy", "budget", "target_batch_size")
 TELEMETRY = ("data_wait_seconds", "gpu_utilisation_mean", "gpu_utilisation_peak", "energy_joules")
 RUN_RECORDS = ("train.json", "metrics.json", "manifest.json", "attention/measures.json")
 RUN_FILES = (*RUN_RECORDS, "history.jsonl", "predictions.parquet")
@@ -46,6 +49,7 @@ HISTORY = pa.schema(
         *((name, pa.string()) for name in ("run", "model")),
         ("target_batch_size", pa.int64()),
         ("lr_policy", pa.string()),
+        ("budget", pa.string()),
         ("seed", pa.int64()),
         ("kind", pa.string()),
         *((name, pa.int64()) for name in ("update", "epoch", "samples", "correct", "examples")),
@@ -83,15 +87,24 @@ def write_tables(spec: TablesSpec, study_folder: Path) -> None:
     shared = [study_folder / "data" / name for name in ("audit.json", "reviews.json")]
     shared += [study_folder / "certificates" / f"{model}.json" for model in spec.model_names]
     _require([folder / name for folder in folders.values() for name in RUN_FILES] + shared)
-    runs = {name: Run.read(owners[name], folder) for name, folder in folders.items()}
     audit: Audit = read_json(shared[0])
     reviews: ReviewsFile = read_json(shared[1])
     certificates: dict[str, Certificate] = {path.stem: read_json(path) for path in shared[2:]}
-    history = _history(runs.values())
-    results = pd.DataFrame([_result(cell, runs[cell.run], audit["classes"]) for cell in spec.cells])
-    contrasts = batch_size_contrasts(spec.cells, _test_correct(folders))
-
     tables = study_folder / "tables"
+
+    trained = {name: Run.read(owners[name], folder) for name, folder in folders.items()}
+    tried = trials(spec.cells, {name: validation_counts(run.metrics) for name, run in trained.items()})
+    made = choices(tried)
+    _write_sweeps(tables, tried, made, trained)
+    # From here on a sweep is the one learning rate that validation chose: no other one's test is read.
+    grid = spec.chosen(chosen_rates(made))
+    owners |= {cell.run: cell for cell in reversed(grid.cells)}
+    shown = {cell.run for cell in grid.cells}
+    runs = {name: run._replace(cell=owners[name]) for name, run in trained.items() if name in shown}
+    history = _history(run._replace(cell=owners[run.cell.run]) for run in trained.values())
+    results = pd.DataFrame([_result(cell, runs[cell.run], audit["classes"]) for cell in grid.cells])
+    contrasts = batch_size_contrasts(grid.cells, _test_correct({name: run.folder for name, run in runs.items()}))
+
     _write_parquet(tables / "results.parquet", pa.Table.from_pandas(results, preserve_index=False))
     _write_parquet(tables / "history.parquet", history)
     _write_csv(tables / "results.csv", results)
@@ -99,14 +112,58 @@ def write_tables(spec: TablesSpec, study_folder: Path) -> None:
     _write_csv(tables / "contrasts.csv", pd.DataFrame(contrasts, columns=list(Contrast._fields)))
     _write_csv(tables / "effects.csv", _effects(effects_over_seeds(contrasts)))
     _write_csv(tables / "cost.csv", results.loc[~results.shared, [*rows.LABELS, *COST, *TELEMETRY]])
-    _write_csv(tables / "noise_scale.csv", noise_summary(spec.cells, history.to_pandas()))
+    _write_csv(tables / "noise_scale.csv", noise_summary(grid.cells, history.to_pandas()))
+    _write_csv(tables / "horizon.csv", pd.DataFrame(_audited(grid.cells, runs)))
     _write_csv(tables / "audit.csv", pd.DataFrame(flatten(audit), columns=["fact", "value"]))
     _write_csv(tables / "baseline.csv", rows.frame(rows.baseline_rows(reviews["baseline"])))
-    _write_csv(
-        tables / "provenance.csv",
-        rows.frame(rows.provenance_row(run.cell, run.manifest, run.metrics["computed_with"]) for run in runs.values()),
+    made_of = (
+        rows.provenance_row(owners[name], run.manifest, run.metrics["computed_with"]) for name, run in trained.items()
     )
+    _write_csv(tables / "provenance.csv", rows.frame(made_of))
     _write_restated(tables, list(runs.values()), audit["classes"], certificates)
+
+
+def _write_sweeps(tables: Path, tried: Sequence[Trial], made: Sequence[Choice], runs: Mapping[str, Run]) -> None:
+    """What every sweep tried, by validation alone; what was chosen; what the best of n trials is expected to reach."""
+    chosen = chosen_rates(made)
+    rates = [
+        trial._asdict()
+        | {"validation_accuracy": trial.accuracy, "chosen": chosen[trial.place] == trial.learning_rate}
+        | {"seconds": sum(runs[name].facts["seconds"] for name in trial.runs)}
+        | {"diverged": sum(runs[name].facts["diverged"] for name in trial.runs), "runs": " ".join(trial.runs)}
+        for trial in tried
+    ]
+    columns = (*Trial._fields, "validation_accuracy", "chosen", "seconds", "diverged")
+    _write_csv(tables / "sweep.csv", rows.frame(rates, columns))
+    _write_csv(tables / "tuning.csv", rows.frame((one._asdict() for one in made), Choice._fields))
+    groups = {one: [trial.accuracy for trial in tried if trial.place == one[:4]] for one in made}
+    best = (
+        dict(zip(PLACE, one[:4], strict=True)) | {"trials": number, "expected_validation_accuracy": value}
+        for one, accuracies in groups.items()
+        for number, value in enumerate(expected_best(accuracies), start=1)
+    )
+    _write_csv(tables / "best_of_n.csv", rows.frame(best, (*PLACE, "trials", "expected_validation_accuracy")))
+
+
+def _audited(cells: Iterable[GridCell], runs: Mapping[str, Run]) -> list[Horizon]:
+    """Adam's horizon of every cell, from what its run did."""
+    sums = {}
+    for name, run in runs.items():
+        lines = map(json.loads, (run.folder / "history.jsonl").read_text(encoding="utf-8").splitlines())
+        sums[name] = math.fsum(line["lr"] for line in lines if line["kind"] == "update")
+    settings = []
+    for cell in cells:
+        facts, place = runs[cell.run].facts, (cell.model, cell.policy, cell.budget, cell.batch)
+        per_epoch = facts["windows_per_epoch"]["full"] + facts["windows_per_epoch"]["tail"]
+        did = facts["updates"], per_epoch, sums[cell.run]
+        settings.append(Setting(*place, cell.learning_rate, cell.betas, cell.eps, *did))
+    return horizons(settings)
+
+
+def validation_counts(metrics: Metrics) -> tuple[int, int]:
+    """Correct and all validation reviews of a run's best checkpoint."""
+    best = metrics["validation"]["best"]
+    return best["correct"], best["examples"]
 
 
 def _write_restated(
@@ -125,7 +182,7 @@ def _write_restated(
 
 def read_contrasts(study_folder: Path) -> list[Contrast]:
     """The rows of ``tables/contrasts.csv``."""
-    text = dict.fromkeys(("model", "lr_policy", "smaller_run", "larger_run"), str)
+    text = dict.fromkeys(("model", "lr_policy", "budget", "smaller_run", "larger_run"), str)
     table = pd.read_csv(study_folder / "tables" / "contrasts.csv", dtype=text, keep_default_na=False)
     return [Contrast(*row) for row in table[list(Contrast._fields)].itertuples(index=False, name=None)]
 
@@ -137,13 +194,14 @@ def _effects(effects: Sequence[Effect]) -> pd.DataFrame:
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
-    """One row per model, batch size and policy: mean and SD over seeds, and the interval that the test set allows.
+    """One row per model, batch size, policy and budget: mean and SD over seeds, and the interval of the test set.
 
     The seeds share their test reviews, so more seeds do not make more reviews: standard error and Wilson interval are
     those of the accuracy over all seeds at the number of reviews of one.
     """
     rows = []
-    for (model, batch, policy), group in results.groupby(["model", "target_batch_size", "lr_policy"], sort=False):
+    keys = ["model", "target_batch_size", "lr_policy", "budget"]
+    for (model, batch, policy, budget), group in results.groupby(keys, sort=False):
         reviews = int(group.test_examples.iloc[0])
         pooled = int(group.test_correct.sum()) / int(group.test_examples.sum())
         low, high = wilson_interval(pooled, reviews)
@@ -152,6 +210,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
                 "model": model,
                 "target_batch_size": batch,
                 "lr_policy": policy,
+                "budget": budget,
                 "learning_rate": group.learning_rate.iloc[0],
                 "shared": bool(group.shared.all()),
                 "seeds": len(group),
@@ -189,8 +248,12 @@ def _result(cell: GridCell, run: Run, classes: Sequence[str]) -> rows.Row:
         "model": cell.model,
         "target_batch_size": cell.batch,
         "lr_policy": cell.policy,
+        "budget": cell.budget,
         "seed": cell.seed,
         "learning_rate": cell.learning_rate,
+        "beta1": cell.betas[0],
+        "beta2": cell.betas[1],
+        "eps": cell.eps,
         "run": cell.run,
         "shared": cell.shared,
         "best_epoch": run.facts["best_epoch"],

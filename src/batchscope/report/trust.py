@@ -147,6 +147,6 @@ def named(runs: list[str]) -> str:
 
 
 def run_in_words(run: str) -> str:
-    """`bert, 64, constant, seed 1` from `bert/bs64/constant/seed1`."""
-    model, batch, policy, seed = run.split("/")[-4:]
-    return f"{model}, {int(batch.removeprefix('bs')):,}, {policy}, seed {seed.removeprefix('seed')}"
+    """`bert, 64, constant, seed 1` from `bert/bs64/constant/seed1`; a budget is named after the policy."""
+    model, batch, *names, seed = run.split("/")
+    return ", ".join([model, f"{int(batch.removeprefix('bs')):,}", *names, f"seed {seed.removeprefix('seed')}"])

@@ -12,10 +12,11 @@ LEVEL = 0.05
 
 
 class Effect(NamedTuple):
-    """Two target batch sizes of one model and LR policy, over the seeds."""
+    """Two target batch sizes of one model, LR policy and budget, over the seeds."""
 
     model: str
     lr_policy: str
+    budget: str
     smaller_batch: int
     larger_batch: int
     seeds: int
@@ -69,10 +70,11 @@ class Findings(NamedTuple):
 
 
 def effects_over_seeds(contrasts: Iterable[Contrast]) -> list[Effect]:
-    """One effect per model, policy and pair of batch sizes, in order of appearance."""
-    groups: dict[tuple[str, str, int, int], list[Contrast]] = {}
+    """One effect per model, policy, budget and pair of batch sizes, in order of appearance."""
+    groups: dict[tuple[str, str, str, int, int], list[Contrast]] = {}
     for row in contrasts:
-        groups.setdefault((row.model, row.lr_policy, row.smaller_batch, row.larger_batch), []).append(row)
+        key = row.model, row.lr_policy, row.budget, row.smaller_batch, row.larger_batch
+        groups.setdefault(key, []).append(row)
     seen: set[frozenset[tuple[str, str]]] = set()
     effects = []
     for rows in groups.values():
@@ -105,6 +107,7 @@ def _effect(rows: list[Contrast], repeated: bool) -> Effect:
     return Effect(
         model=rows[0].model,
         lr_policy=rows[0].lr_policy,
+        budget=rows[0].budget,
         smaller_batch=rows[0].smaller_batch,
         larger_batch=rows[0].larger_batch,
         seeds=len(rows),

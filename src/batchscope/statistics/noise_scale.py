@@ -55,20 +55,20 @@ def batches_without_estimate(rows: pd.DataFrame) -> list[str]:
 
 
 def noise_summary(cells: Iterable[GridCell], history: pd.DataFrame) -> pd.DataFrame:
-    """|G|², S and B = S/|G|² per model, policy and batch size in the first and last epoch, over all seeds.
+    """|G|², S and B = S/|G|² per model, policy, budget and batch size in the first and last epoch, over all seeds.
 
     ``updates_used`` is the number of updates with an estimate. A number is missing where no update of the epoch has an
     estimate, and B also where the averaged |G|² is not above zero. ``…_low`` and ``…_high`` are the 95% jackknife
     interval of B over blocks of consecutive updates, those of all seeds together; infinite where |G|² is not told
     from zero, missing where the epoch has fewer updates than blocks.
     """
-    runs: dict[tuple[str, str, int], list[str]] = {}
+    runs: dict[tuple[str, str, str, int], list[str]] = {}
     for cell in cells:
-        runs.setdefault((cell.model, cell.policy, cell.batch), []).append(cell.run)
+        runs.setdefault((cell.model, cell.policy, cell.budget, cell.batch), []).append(cell.run)
     rows = []
-    for (model, policy, batch), read in runs.items():
+    for (model, policy, budget, batch), read in runs.items():
         updates = history[(history.kind == "update") & history.run.isin(read)]
-        row: dict[str, object] = {"model": model, "lr_policy": policy, "target_batch_size": batch}
+        row: dict[str, object] = {"model": model, "lr_policy": policy, "budget": budget, "target_batch_size": batch}
         row["updates_used"] = int(updates.noise_trace.count())
         for name, epoch in (("first", updates.epoch.min()), ("last", updates.epoch.max())):
             known = updates[updates.epoch == epoch].dropna(subset=ESTIMATES).sort_values("samples", kind="stable")

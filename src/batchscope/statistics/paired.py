@@ -17,10 +17,11 @@ Correct = NDArray[np.bool_]
 
 
 class Contrast(NamedTuple):
-    """Two target batch sizes of one model, LR policy and seed, compared on the same test reviews."""
+    """Two target batch sizes of one model, LR policy, budget and seed, compared on the same test reviews."""
 
     model: str
     lr_policy: str
+    budget: str
     seed: int
     smaller_batch: int
     larger_batch: int
@@ -79,14 +80,14 @@ def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
 
 
 def batch_size_contrasts(cells: Iterable[GridCell], test_correct: Mapping[str, Correct]) -> list[Contrast]:
-    """Compare every pair of batch sizes within a model, policy and seed on the same test reviews.
+    """Compare every pair of batch sizes within a model, policy, budget and seed on the same test reviews.
 
     ``test_correct`` maps a run to booleans ``[N]``: whether its prediction is right, with the reviews in one order for
     all runs. Holm's family holds each pair of runs once, so that cells that read the same two runs do not count twice.
     """
-    groups: dict[tuple[str, str, int], list[GridCell]] = {}
+    groups: dict[tuple[str, str, str, int], list[GridCell]] = {}
     for cell in cells:
-        groups.setdefault((cell.model, cell.policy, cell.seed), []).append(cell)
+        groups.setdefault((cell.model, cell.policy, cell.budget, cell.seed), []).append(cell)
     contrasts = [
         _compare(small, large, test_correct)
         for members in groups.values()
@@ -111,6 +112,7 @@ def _compare(small: GridCell, large: GridCell, test_correct: Mapping[str, Correc
     return Contrast(
         model=small.model,
         lr_policy=small.policy,
+        budget=small.budget,
         seed=small.seed,
         smaller_batch=small.batch,
         larger_batch=large.batch,

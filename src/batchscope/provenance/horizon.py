@@ -1,0 +1,107 @@
+"""Adam's horizon of the trainings that a plan holds: what their settings will mean, said before they are paid for."""
+
+from collections.abc import Iterable
+from functools import cache, partial
+from typing import NamedTuple
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batchscope.data.spec import CorpusSpec, SplitSpec
+from batchscope.errors import counted
+from batchscope.provenance.jobs import JobFile
+from batchscope.provenance.stages import verb_of
+from batchscope.statistics.horizon import Horizon, Setting, horizons, lr_sum
+from batchscope.training.spec import BudgetSpec, Tail, TrainSpec
+from batchscope.training.windows import Window, windows
+
+
+class Foresight(NamedTuple):
+    """The audit of the planned cells, and what its numbers of updates rest on."""
+
+    horizons: list[Horizon]
+    examples: int | None
+    """Training examples; None where they are not known yet."""
+    known: bool
+    """Whether the split says so; otherwise it is an estimate from the config."""
+
+    @property
+    def basis(self) -> str:
+        """In words, what the audit knows of the data."""
+        if self.examples is None:
+            return "Adam's horizon is not audited: how many training reviews there are is known once the data is read."
+        source = "of the split" if self.known else "by the config's shares"
+        return f"Adam's horizon is audited for {counted(self.examples, 'training review')}, {source}."
+
+
+def foresee(jobs: JobFile, planned: Iterable[str]) -> Foresight:
+    """Audit the cells that have a training among the ``planned`` jobs, against the reference cells of the whole study.
+
+    A target batch size above the number of training examples is left out: its training will say so.
+    """
+    examples, known = training_examples(jobs)
+    if examples is None:
+        return Foresight([], None, known)
+    windows_of = cache(partial(_windows, examples))
+    settings, to_train = [], set()
+    wanted = {job for job in planned if verb_of(job) == "train"}
+    for run in jobs.subjects("train"):
+        spec = jobs.spec(f"train/{run}", TrainSpec)
+        made = windows_of(spec.target_batch_size, spec.budget, spec.tail)
+        if not made:
+            continue
+        model, _, policy, *budget, _ = run.split("/")
+        setting = _setting(spec, made, (model, policy, budget[0] if budget else _in_words(spec.budget)))
+        settings.append(setting)
+        if f"train/{run}" in wanted:
+            to_train.add(setting[:4])
+    return Foresight([one for one in horizons(settings) if one[:4] in to_train], examples, known)
+
+
+def _setting(spec: TrainSpec, made: list[Window], place: tuple[str, str, str]) -> Setting:
+    updates, per_epoch = len(made), sum(window.epoch == 1 for window in made)
+    total = lr_sum(spec.learning_rate, spec.schedule.name, spec.schedule.warmup, updates)
+    model, policy, budget = place
+    return Setting(
+        model=model,
+        lr_policy=policy,
+        budget=budget,
+        target_batch_size=spec.target_batch_size,
+        learning_rate=spec.learning_rate,
+        betas=spec.optimizer.betas,
+        eps=spec.optimizer.eps,
+        updates=updates,
+        updates_per_epoch=per_epoch,
+        lr_sum=total,
+    )
+
+
+def _windows(examples: int, target_batch_size: int, budget: BudgetSpec, tail: Tail) -> list[Window]:
+    """The windows of a run; none where the target batch size is above the examples."""
+    try:
+        return list(windows(examples, target_batch_size, budget, tail))
+    except ValueError:
+        return []
+
+
+def _in_words(budget: BudgetSpec) -> str:
+    """`5 epochs`."""
+    given = {"epoch": budget.epochs, "update": budget.updates, "sample": budget.samples}
+    return next(counted(count, unit) for unit, count in given.items() if count is not None)
+
+
+def training_examples(jobs: JobFile) -> tuple[int | None, bool]:
+    """Size of the train split, and whether it is that of the split on disk; else an estimate from the config, or None.
+
+    The corpus on disk, a sample and the synthetic corpus say how many reviews there are.
+    """
+    if jobs.layout.split.is_file():
+        names = pq.read_table(jobs.layout.split, columns=["split"])["split"]
+        return int(pc.sum(pc.equal(names, "train")).as_py()), True
+    corpus, split = jobs.spec("corpus", CorpusSpec), jobs.spec("split", SplitSpec)
+    reviews = corpus.sample or (corpus.synthetic.reviews if corpus.synthetic else None)
+    if reviews is None and jobs.layout.corpus.is_file():
+        reviews = pq.read_metadata(jobs.layout.corpus).num_rows
+    if reviews is None or split.method == "official":
+        return None, False
+    return round(reviews * split.train), False
