@@ -14,6 +14,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from batchscope.files import write_json
+from batchscope.model.flops import FORMULA
 from benchmarks import fairness, flops, machine
 from benchmarks.clock import Clock
 from benchmarks.contenders import ours
@@ -50,7 +51,7 @@ def compare_gradients(work: Work, contenders: list[str]) -> dict[str, Any]:
         "gradients": fairness.compared_gradients(fairness.contenders(contenders), work),
         "gradient_tolerance": fairness.TOLERANCE,
         "flops_per_sample": flops.of_work(work),
-        "flops_formula": flops.FORMULA,
+        "flops_formula": FORMULA,
     }
 
 

@@ -327,7 +327,8 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         counts = ("kind", "correct", "examples")
         return row | {f"train/{key}": value for key, value in record.items() if key not in row and key not in counts}
     for key in ("accuracy", "loss"):
-        row[f"train/epoch_{key}"] = record["train"][key]
+        if record["kind"] == "epoch":
+            row[f"train/epoch_{key}"] = record["train"][key]
         row[f"validation/{key}"] = record["validation"][key]
     return row
 

@@ -9,9 +9,9 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from batchscope.files import write_json
+from batchscope.model.flops import training_flops_per_sample
 from benchmarks.cases import CASES, OURS, OURS_AUTO, PEERS, TRAINER, Overhead, Training
 from benchmarks.clock import Clock
-from benchmarks.flops import training_flops_per_sample
 from benchmarks.tables import BEGIN, END, file_of, percentile, render, section
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from batchscope.config.errors import is_section, without_none
 from batchscope.config.study import Cell, Study
 from batchscope.errors import UserError
+from batchscope.statistics.sweep import chosen_grid
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
@@ -75,6 +76,10 @@ def train_specs(study: Study) -> dict[Cell, str]:
         ("budget", None, "budget: must be a section"),
         ("budgets", {"long": {"epochs": 9}}, "give either `budget` or `budgets`, not both"),
         ("budgets", {"a b": {"epochs": 9}}, "budgets.a b: must be a name: letters"),
+        ("validate_every", {}, "validate_every: give exactly one of `updates` and `samples`"),
+        ("validate_every", {"updates": 0}, "validate_every.updates: must be above 0 .*0"),
+        ("select_from", "all", "`select_from: all` goes with `validate_every`"),
+        ("select_from", "some", "select_from: must be `epoch_ends` or `all` .*'some'"),
         ("budgets", {}, "budgets: must be .* at least 1"),
         ("budgets", {"long": {}}, "budgets.long: give exactly one of `epochs`, `updates` and `samples`"),
         ("lr_policies.t", {"sweep": [1e-5]}, "lr_policies.t.sweep: must be a list of at least 2 entries"),
@@ -330,6 +335,7 @@ def test_growing_the_grid_leaves_the_other_runs_alone(key: str, value: Any) -> N
         ("engine", "accelerate"),
         ("tail", "drop"),
         ("models.bert.revision", "abc"),
+        ("validate_every", {"updates": 7}),
     ],
 )
 def test_what_the_mathematics_depends_on_is_in_the_train_spec(key: str, value: Any) -> None:
@@ -427,7 +433,7 @@ def test_the_grid_of_the_chosen_rates_has_no_other_candidate() -> None:
     spec = changed(put("lr_policies", {"tuned": {"sweep": [1e-5, 5e-5]}, "constant": {"base_lr": 1e-5}})).tables_spec()
     assert next(cell for cell in spec.cells if cell.policy == "constant").shared
     rates = {(m, "tuned", "5 epochs", b): 5e-5 for m in ("bert", "modernbert") for b in (64, 256, 1024)}
-    grid = spec.chosen(rates | {("bert", "tuned", "5 epochs", 64): 1e-5})
+    grid = chosen_grid(spec, rates | {("bert", "tuned", "5 epochs", 64): 1e-5})
     assert grid.policy_names == ["tuned", "constant"] and grid.sweep_names == [] and len(grid.cells) == 12
     by_place = {(cell.model, cell.policy, cell.batch): cell for cell in grid.cells}
     assert by_place["bert", "tuned", 256].run == "bert/bs256/tuned@5e-05/seed42"

@@ -115,7 +115,7 @@ def test_an_encoder_with_maps_has_no_reason_against_them():
 
 
 def test_attention_is_skipped_with_a_sentence(small_study, tmp_path):
-    save_checkpoint(tmp_path / "best.safetensors", classifier(WITHOUT_MAPS["longformer"]), {"epoch": 1})
+    save_checkpoint(tmp_path / "best.safetensors", classifier(WITHOUT_MAPS["longformer"]), {"epoch": 1, "update": 1})
     reviews = [{"name": name, "title": "t", "text": "a film", "label": None} for name in ("one", "two")]
     write_json(tmp_path / "reviews.json", {"reviews": reviews})
     spec = AttentionSpec(max_length=32, truncation="head")
@@ -143,7 +143,7 @@ def many_reviews(small_study, tmp_path):
 
     def write(count, folder="out"):
         model = classifier(CONFIGS["modernbert"])
-        save_checkpoint(tmp_path / "best.safetensors", model, {"epoch": 1})
+        save_checkpoint(tmp_path / "best.safetensors", model, {"epoch": 1, "update": 1})
         text = "a film that one has seen before and would see again " * 60
         reviews = [{"name": f"text{n}", "title": "t", "text": f"{n} {text}", "label": None} for n in range(count)]
         write_json(tmp_path / f"{count}.json", {"reviews": reviews})

@@ -101,7 +101,7 @@ def test_an_encoder_does_all_that_a_study_asks_or_says_why_not(kind, tmp_path, c
     use_cpu_kernels(model.encoder)
     losses = trained(model, tokens)
     assert np.isfinite(losses).all()
-    save_checkpoint(tmp_path / "best.safetensors", model, {"epoch": 1})
+    save_checkpoint(tmp_path / "best.safetensors", model, {"epoch": 1, "update": 1})
     again, facts = load_checkpoint(tmp_path / "best.safetensors", CPU)
     assert facts["epoch"] == 1
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())

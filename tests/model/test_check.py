@@ -115,4 +115,4 @@ def test_a_full_disk_is_an_error_with_the_path(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save_model", full)
     with pytest.raises(UserError, match=r"is full.*best\.safetensors"):
-        checkpoints.save_checkpoint(tmp_path / "best.safetensors", classifier(), {"epoch": 1})
+        checkpoints.save_checkpoint(tmp_path / "best.safetensors", classifier(), {"epoch": 1, "update": 1})

@@ -1,5 +1,6 @@
 """Several budgets and a learning-rate sweep, from the tables to the page; no test of a rate not chosen is anywhere."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 
 from batchscope.files import read_json, write_json
 from batchscope.report.catalogue import figure_names
-from batchscope.report.curves import training_figure
+from batchscope.report.curves import CLOCKS, training_figure, validation_cost_figure
 from batchscope.report.figures import accuracy_figure, cost_figure
 from batchscope.report.page import write_report
 from batchscope.report.sweep import chosen_by, sweep_figures
@@ -24,6 +25,8 @@ SPEC = fabricate.spec(
     target_batch_sizes=[16, 64],
     lr_policies={"constant": {"base_lr": 1e-3}, "tuned": {"sweep": RATES}},
     budgets={"short": {"epochs": 1}, "even": {"updates": 12}},
+    validate_every={"updates": 2},
+    select_from="all",
 )
 
 
@@ -156,6 +159,35 @@ def test_the_page_says_which_choices_are_at_an_edge(
     for one in made[shows(made)].itertuples():
         cell = f"bert, {one.budget}, batch size {one.target_batch_size}"
         assert (sentence is not None and cell in sentence[1]) == wanted
+
+
+def test_curves_have_every_validation_at_every_clock(study: Path) -> None:
+    """Recomputed from the runs' own files."""
+    curves, results = table(study, "curves"), table(study, "results")
+    assert set(curves.run) == set(results.run)
+    for run in results.run.iloc[[0, -1]]:
+        lines = [json.loads(line) for line in (study / "runs" / run / "history.jsonl").read_text().splitlines()]
+        facts = read_json(study / "runs" / run / "train.json")
+        reached = [line for line in lines if line["kind"] != "update"]
+        mine = curves[curves.run == run].to_dict("records")
+        assert [row["update"] for row in mine] == [line["update"] for line in reached]
+        for row, line, time in zip(mine, reached, facts["validation_times"], strict=True):
+            rates = [one["lr"] for one in lines if one["kind"] == "update" and one["update"] <= line["update"]]
+            assert row["lr_sum"] == pytest.approx(sum(rates))
+            assert row["flops"] == line["samples"] * facts["training_flops_per_sample"]
+            assert (row["seconds"], row["kind"]) == (time["seconds"], line["kind"])
+            assert row["validation_correct"] == line["validation"]["correct"]
+        assert [row["update"] for row in mine if row["best"]] == [facts["best_update"]]
+
+
+def test_the_figure_at_equal_cost_has_a_panel_per_clock_and_policy(study: Path) -> None:
+    results, reached = pd.read_parquet(study / "tables/results.parquet"), pd.read_csv(study / "tables/curves.csv")
+    grid = chosen_by(SPEC, results).of_budget("even")
+    figure = validation_cost_figure(grid, reached, "bert", "bert, even")
+    assert len(figure.axes) == 2 * 5
+    assert [axis.get_xlabel() for axis in figure.axes[5:]] == list(CLOCKS.values())
+    without = validation_cost_figure(grid, reached.assign(flops=np.nan), "bert", "bert, even")
+    assert len(without.axes) == 2 * 4, "a clock that was not measured has no panel"
 
 
 def test_short_runs_are_said_to_be_too_short_for_adam(study: Path) -> None:

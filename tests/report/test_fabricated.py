@@ -13,7 +13,7 @@ from batchscope.data.records import Audit, ReviewsFile
 from batchscope.evaluation.records import Metrics
 from batchscope.insight.records import AttentionMeasures
 from batchscope.provenance.records import RunManifest
-from batchscope.training.records import EpochLine, TrainFacts, UpdateLine
+from batchscope.training.records import EpochLine, TrainFacts, UpdateLine, ValidationLine
 
 RECORDS = {
     "data/audit.json": Audit,
@@ -42,11 +42,12 @@ def test_fabricated_files_are_those_of_the_records(study: Path, pattern: str) ->
 
 
 def test_fabricated_histories_are_those_of_the_records(tmp_path: Path) -> None:
-    spec = fabricate.spec(target_batch_sizes=[64], seeds=[1], noise_scale="cheap")
-    kinds = {"update": model_of(UpdateLine), "epoch": model_of(EpochLine)}
+    within = {"validate_every": {"updates": 2}}
+    spec = fabricate.spec(target_batch_sizes=[16], seeds=[1], noise_scale="cheap", **within)
+    kinds = {"update": UpdateLine, "epoch": EpochLine, "validation": ValidationLine}
     for path in fabricate.study_folder(tmp_path, spec, examples=128).glob("runs/**/history.jsonl"):
         for line in path.read_text(encoding="utf-8").splitlines():
-            kinds[json.loads(line)["kind"]].model_validate_json(line)
+            model_of(kinds[json.loads(line)["kind"]]).model_validate_json(line)
 
 
 def test_a_key_that_no_code_writes_is_refused(study: Path) -> None:

@@ -111,6 +111,9 @@ def _write_training(run: Path, cell: GridCell, rng: np.random.Generator, story: 
         place = {"update": update, "epoch": window.epoch, "samples": samples}
         estimates = _noise(size, update, np.random.default_rng(samples)) if spec.measures_noise else {}
         lines.append({"kind": "update"} | place | scores | {"lr": cell.learning_rate, "grad_norm": 1.0} | estimates)
+        if spec.validates_within_epochs and update % 2 == 0 and not window.ends_epoch:
+            within = _scores(int(rng.binomial(300, 0.8)), 300, 0.4)
+            lines.append({"kind": "validation"} | place | {"validation": within})
         if window.ends_epoch:
             validation = _scores(int(rng.binomial(300, 0.86)), 300, 0.35)
             validations.append(validation)
@@ -123,7 +126,12 @@ def _write_training(run: Path, cell: GridCell, rng: np.random.Generator, story: 
     seconds = float(rng.uniform(10, 14))
     facts = {
         "best_epoch": best + 1,
+        "best_update": [line["update"] for line in lines if line["kind"] == "epoch"][best],
         "best_validation": validations[best],
+        "validation_times": [
+            {"update": line["update"], "seconds": line["samples"] / 100} for line in lines if line["kind"] != "update"
+        ],
+        "training_flops_per_sample": 1e9,
         "epochs": epochs,
         "updates": update,
         "samples": samples,

@@ -288,6 +288,21 @@ class Budget(Section):
         return counted(count, unit.removesuffix("s"))
 
 
+class ValidateEvery(Section):
+    """How often a run is validated within an epoch: exactly one of the two."""
+
+    updates: PositiveInt | None = None
+    """After every so many updates."""
+    samples: PositiveInt | None = None
+    """After the update with which every so many examples have been seen."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.updates is None) == (self.samples is None):
+            raise ValueError("give exactly one of `updates` and `samples`")
+        return self
+
+
 class Optimizer(Section):
     """The optimizer."""
 
@@ -365,6 +380,12 @@ class Config(Section):
     budgets: dict[Name, Budget] | None = Field(default=None, min_length=1)
     """Instead of `budget`: several, by a name of your own. Every cell is trained under each of them, and the report
     sets them side by side."""
+    validate_every: ValidateEvery | None = None
+    """Validate also within an epoch, so that runs can be compared at equal updates, samples, FLOPs, ΣLR and seconds. No
+    weight changes, but runs without it train anew."""
+    select_from: Literal["epoch_ends", "all"] = "epoch_ends"
+    """Which validations may choose the best checkpoint: those at the ends of epochs, or `all`, also those of
+    `validate_every`."""
     optimizer: Optimizer = Optimizer()
     """The optimizer."""
     schedule: Schedule = Schedule()
@@ -423,6 +444,8 @@ class Config(Section):
             raise ValueError(
                 "`determinism: strict` cannot choose micro-batches by their speed: give `physical_batch_size` a number"
             )
+        if self.select_from == "all" and self.validate_every is None:
+            raise ValueError("`select_from: all` goes with `validate_every`; without it all validations end an epoch")
         if self.gpus > 1 and self.device not in ("auto", "cuda"):
             raise ValueError(f"`gpus: {self.gpus}` does not go with `device: {self.device}`")
         if self.gpus > 1 and self.engine == "accelerate":

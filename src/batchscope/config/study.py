@@ -24,9 +24,9 @@ from batchscope.provenance.fingerprint import content_hash
 from batchscope.provenance.spec import Spec
 from batchscope.report.spec import FiguresSpec, GridCell, MapsSpec, ReportSpec, TablesSpec
 from batchscope.tracking import TrackingSpec
-from batchscope.training.spec import BudgetSpec, OptimizerSpec, ScheduleSpec, TrainSettings, TrainSpec
+from batchscope.training.spec import BudgetSpec, OptimizerSpec, ScheduleSpec, TrainSettings, TrainSpec, ValidationSpec
 
-PROTOCOL = ("study", "data", "models", "optimizer", "schedule", "engine", "tail", "determinism")
+PROTOCOL = ("study", "data", "models", "optimizer", "schedule", "validate_every", "engine", "tail", "determinism")
 """Sections of the config that the page states as they are."""
 
 
@@ -96,6 +96,8 @@ class Study(Config):
             "naive_physical_batch_size": self._naive_physical_batch_size(),
             "determinism": "strict" if self.determinism == "strict" else None,
             "noise_scale": None if self.noise_scale == "off" else self.noise_scale,
+            "validate_every": ValidationSpec.read(self.validate_every.model_dump()) if self.validate_every else None,
+            "select_from": "all" if self.select_from == "all" else None,
         }
         policies = self.trained_policies
         optimizers = {
@@ -208,6 +210,8 @@ class Study(Config):
             cells=self.tables_spec(memory).cells,
             review_names=self.review_names(),
             noise_scale=self.noise_scale,
+            validates_within_epochs=self.validate_every is not None,
+            select_from=self.select_from,
             palette=tuple(self.report.palette),
             words=self.data.wording,
         )

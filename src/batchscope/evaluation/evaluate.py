@@ -28,7 +28,7 @@ def evaluate(
 ) -> None:
     """Write ``predictions.parquet`` and ``metrics.json`` of a run to ``output_folder``.
 
-    ``checkpoints`` holds the files of ``best`` and ``last``; if both are of one epoch, the model runs once. Raises
+    ``checkpoints`` holds the files of ``best`` and ``last``; if both are of one update, the model runs once. Raises
     UserError for a damaged checkpoint.
     """
     place = pick_place(device_wanted, spec.precision)
@@ -36,12 +36,12 @@ def evaluate(
     tables: list[pa.Table] = []
     measures: dict[tuple[Split, Which], Measures] = {}
     logits: dict[Split, NDArray[np.float32]] = {}
-    epoch = None
+    update = None
     for checkpoint in CHECKPOINTS:
         model, facts = load_checkpoint(checkpoints[checkpoint], place.device)
-        if facts["epoch"] != epoch:
+        if facts["update"] != update:
             logits = {split: predict(model, tokens[split], *place) for split in SPLITS}
-        epoch = facts["epoch"]
+        update = facts["update"]
         for split in SPLITS:
             tables.append(_rows(tokens[split], logits[split], split, checkpoint))
             measures[split, checkpoint] = measure(logits[split], tokens[split].label)

@@ -7,7 +7,9 @@ class CheckpointFacts(TypedDict):
     """The line of the history that a checkpoint was saved at; a line has more keys, this one is read."""
 
     epoch: int
-    """Epoch, counted from 1, that ended with these weights."""
+    """Epoch, counted from 1, that ended with these weights, or in which they were saved."""
+    update: int
+    """Number of the last update before they were saved, from 1."""
 
 
 class CheckpointMetadata(TypedDict):

@@ -19,6 +19,7 @@ FILES: dict[str, type] = {
     "tokens/{model}/manifest.json": provenance.TokensManifest,
     f"{RUN}/history.jsonl, a line of an update": training.UpdateLine,
     f"{RUN}/history.jsonl, a line of an epoch": training.EpochLine,
+    f"{RUN}/history.jsonl, a line of a validation within an epoch": training.ValidationLine,
     f"{RUN}/train.json": training.TrainFacts,
     f"{RUN}/manifest.json": provenance.RunManifest,
     f"{RUN}/metrics.json": evaluation.Metrics,

@@ -15,6 +15,7 @@ PLAIN_TABLES = (
     "classes.csv",
     "confusion.csv",
     "audit.csv",
+    "curves.csv",
     "horizon.csv",
     "sweep.csv",
     "tuning.csv",
@@ -57,6 +58,9 @@ def _figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
                 yield CataloguedFigure(f"training_{shows}_{model}{end}", "Training", labels, "training")
             labels = {"model": model, **named, "split": "validation", "shows": "accuracy"}
             yield CataloguedFigure(f"validation_accuracy_{model}{end}", "Training", labels, "validation")
+            if spec.validates_within_epochs:
+                labels = {"model": model, **named, "split": "validation", "shows": "accuracy at equal cost"}
+                yield CataloguedFigure(f"validation_cost_{model}{end}", "Training", labels, "validation_cost")
             if spec.measures_noise:
                 labels = {"model": model, **named, "split": "train", "shows": "gradient noise scale"}
                 yield CataloguedFigure(f"noise_scale_{model}{end}", "Training", labels, "noise_scale")

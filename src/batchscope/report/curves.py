@@ -66,8 +66,55 @@ def validation_figure(spec: FiguresSpec, history: pd.DataFrame, model: str, titl
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("validation accuracy")
     axes[0].yaxis.set_major_formatter(FuncFormatter(_percent))
-    note = f"A dot is the best epoch of a run, the one its test accuracy comes from{_seeds_in_words(spec)}."
+    which = "the one its test accuracy comes from"
+    if spec.select_from == "all":
+        which = "unless a validation within an epoch was better, the one its test accuracy comes from"
+    note = f"A dot is the best epoch of a run, {which}{_seeds_in_words(spec)}."
     frame(figure, f"{title}: validation accuracy by target batch size", note, batch_key(colours))
+    return figure
+
+
+CLOCKS = {
+    "update": "update",
+    "samples": "samples seen",
+    "flops": "FLOPs",
+    "lr_sum": "ΣLR",
+    "seconds": "seconds of training",
+}
+"""Column of ``curves.csv`` → what it measures."""
+
+
+def validation_cost_figure(spec: FiguresSpec, reached: pd.DataFrame, model: str, title: str) -> Figure:
+    """Validation accuracy of a model under one budget against every clock; a row per policy, a line per batch size.
+
+    ``reached`` is ``curves.csv``. Seeds make the same updates but not in the same seconds: their mean is over
+    validations of equal number. A clock that was not measured, such as FLOPs of an encoder that does not say its
+    layers, has no panel.
+    """
+    policies, colours = spec.policy_names, batch_colours(spec)
+    figure = Figure(figsize=(13.5, 0.9 + 2.6 * len(policies)))
+    clocks = [clock for clock in CLOCKS if reached[clock].notna().all()]
+    axes = figure.subplots(len(policies), len(clocks), sharey=True, sharex="col", squeeze=False)
+    for row, policy in zip(axes, policies, strict=True):
+        for axis, clock in zip(row, clocks, strict=True):
+            for batch, colour in colours.items():
+                runs = [reached[reached.run == run] for run in runs_of(spec, model, policy, batch)]
+                numbered = pd.concat([run.assign(number=range(len(run))) for run in runs])
+                if len(runs) > 1:
+                    for run in runs:
+                        axis.plot(run[clock], run.validation_accuracy, color=colour, alpha=0.3, linewidth=0.8)
+                mean = numbered.groupby("number")[[clock, "validation_accuracy"]].mean()
+                axis.plot(mean[clock], mean.validation_accuracy, color=colour, linewidth=1.7)
+            axis.xaxis.set_major_locator(MaxNLocator(4))
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+        row[0].set_title(f"{policy} LR policy")
+        row[0].set_ylabel("validation accuracy")
+        row[0].yaxis.set_major_formatter(FuncFormatter(_percent))
+    for axis, clock in zip(axes[-1], clocks, strict=True):
+        axis.set_xlabel(CLOCKS[clock])
+    note = f"Every validation of a run{_seeds_in_words(spec)}. FLOPs: from the encoder's shapes, padding included. "
+    note += "Seconds: of the updates. A vertical line compares batch sizes at an equal cost."
+    frame(figure, f"{title}: validation accuracy at equal cost", note, batch_key(colours))
     return figure
 
 

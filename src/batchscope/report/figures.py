@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from batchscope.errors import UserError, counted
 from batchscope.report.catalogue import attention_cells, figure_names, suffix
-from batchscope.report.curves import training_figure, validation_figure
+from batchscope.report.curves import training_figure, validation_cost_figure, validation_figure
 from batchscope.report.glyphs import printable
 from batchscope.report.maps import (
     ReviewMaps,
@@ -63,6 +63,7 @@ def draw_figures(spec: FiguresSpec, study_folder: Path) -> None:
     try:
         results = pd.read_parquet(study_folder / "tables" / "results.parquet")
         history = pd.read_parquet(study_folder / "tables" / "history.parquet")
+        reached = pd.read_csv(study_folder / "tables" / "curves.csv", dtype={"run": str})
     except FileNotFoundError as error:
         raise UserError(f"{error.filename or error} is missing; make the tables first") from None
     names = [Path(entry.name) for entry in figure_names(spec)]
@@ -78,6 +79,8 @@ def draw_figures(spec: FiguresSpec, study_folder: Path) -> None:
             for quantity in ("accuracy", "loss"):
                 drawn[f"training_{quantity}_{model}{end}"] = training_figure(part, mine, model, quantity, title)
             drawn[f"validation_accuracy_{model}{end}"] = validation_figure(part, mine, model, title)
+            if spec.validates_within_epochs:
+                drawn[f"validation_cost_{model}{end}"] = validation_cost_figure(part, reached, model, title)
             if spec.measures_noise:
                 drawn[f"noise_scale_{model}{end}"] = noise_scale_figure(part, mine, model, title)
         drawn |= _attention_figures(spec, model, study_folder)

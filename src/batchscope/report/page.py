@@ -86,7 +86,7 @@ def _context(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, obje
         "contrasts": sections.contrasts_table(effects_over_seeds(study.contrasts)) if compared else None,
         "accuracy": embedded(figures, "accuracy"),
         "training": [
-            (title, _curves(figures, f"{model}{suffix(spec, budget)}")) for title, model, budget in _titles(spec)
+            (title, _curves(spec, figures, f"{model}{suffix(spec, budget)}")) for title, model, budget in _titles(spec)
         ],
         "noise": _noise(spec, study.noise_scale, figures) if spec.measures_noise else None,
         "cost": sections.cost_table(cost),
@@ -130,8 +130,9 @@ def _titles(spec: ReportSpec) -> list[tuple[str, str, str]]:
     ]
 
 
-def _curves(figures: Path, end: str) -> list[tuple[str, Picture]]:
-    return [(what, embedded(figures, f"{what}_{end}")) for what in CURVES]
+def _curves(spec: ReportSpec, figures: Path, end: str) -> list[tuple[str, Picture]]:
+    names = [*CURVES, *(["validation_cost"] if spec.validates_within_epochs else [])]
+    return [(what, embedded(figures, f"{what}_{end}")) for what in names]
 
 
 def _noise(spec: ReportSpec, summary: pd.DataFrame, figures: Path) -> dict[str, object]:

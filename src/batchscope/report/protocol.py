@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from batchscope.config.schema import Model
+from batchscope.config.schema import Model, ValidateEvery
 from batchscope.data.records import Audit, SplitName
 from batchscope.errors import counted
 from batchscope.report.numbers import listed, percent, scientific
@@ -47,6 +47,7 @@ def protocol_table(spec: ReportSpec, summary: pd.DataFrame, cost: pd.DataFrame, 
             f"{optimizer.name}, {moments}{decay}{clipping}",
         ],
         ["budget", _budgets(spec)],
+        *([["validation", _validations(spec.validate_every, spec.select_from)]] if spec.validate_every else []),
         ["tail window", TAILS[spec.tail]],
         ["precision", f"{listed(dict.fromkeys(cost.precision))} on {listed(dict.fromkeys(cost.device))}{kernels}"],
         ["seeds", listed(spec.seeds)],
@@ -60,6 +61,13 @@ def _model(model: Model) -> str:
     if model.checkpoint is not None:
         return model.checkpoint + (f"@{model.revision}" if model.revision else "")
     return f"{model.architecture} from scratch"
+
+
+def _validations(every: ValidateEvery, select_from: str) -> str:
+    """How often a run is validated, and which validations choose its checkpoint."""
+    often = counted(every.updates, "update") if every.updates else counted(every.samples or 0, "sample")
+    chosen = "all of them" if select_from == "all" else "those at the ends of epochs"
+    return f"every {often} and at the ends of epochs; the best checkpoint is chosen from {chosen}"
 
 
 def _budgets(spec: ReportSpec) -> str:

@@ -1,9 +1,8 @@
 """What tables, figures and the page depend on besides the files that they read."""
 
-from collections.abc import Mapping
 from typing import Literal, Self
 
-from batchscope.config.schema import Budget, Data, Model, Optimizer, Schedule
+from batchscope.config.schema import Budget, Data, Model, Optimizer, Schedule, ValidateEvery
 from batchscope.provenance.spec import Spec
 from batchscope.wording import REVIEWS
 
@@ -64,22 +63,6 @@ class TablesSpec(Spec):
         """The LR policies whose learning rate is chosen by validation, in the order of the config."""
         return list(dict.fromkeys(cell.candidate_of for cell in self.cells if cell.candidate_of is not None))
 
-    def chosen(self, rates: Mapping[Place, float]) -> Self:
-        """The grid without the candidates of sweeps: of each sweep the one with the rate that was chosen, by its name.
-
-        A run counts as shared where an earlier cell of that grid reads it.
-        """
-        cells: list[GridCell] = []
-        read: set[str] = set()
-        for cell in self.cells:
-            name = cell.candidate_of
-            if name is not None and rates[cell.model, name, cell.budget, cell.batch] != cell.learning_rate:
-                continue
-            named = {"policy": name or cell.policy, "candidate_of": None}
-            cells.append(cell.model_copy(update={**named, "shared": cell.run in read}))
-            read.add(cell.run)
-        return self.model_copy(update={"cells": tuple(cells)})
-
     @property
     def budget_names(self) -> list[str]:
         """The budgets, in the order of the config."""
@@ -105,6 +88,8 @@ class FiguresSpec(TablesSpec):
 
     review_names: tuple[str, ...]
     noise_scale: Literal["off", "cheap", "full"]
+    validates_within_epochs: bool
+    select_from: Literal["epoch_ends", "all"]
     palette: tuple[str, ...]
     """Colours of the target batch sizes, in order; empty for the default scale."""
     words: tuple[str, str] = REVIEWS
@@ -126,6 +111,7 @@ class ReportSpec(FiguresSpec):
     budgets: dict[str, Budget]
     optimizer: Optimizer
     schedule: Schedule
+    validate_every: ValidateEvery | None = None
     engine: str
     tail: str
     determinism: str

@@ -20,7 +20,7 @@ from batchscope.report.numbers import accuracy, duration, listed, percent, scien
 from batchscope.report.spec import FiguresSpec, TablesSpec
 from batchscope.report.style import INK, PAPER, SWEEP_SCALE, batch_colours, batch_key, frame
 from batchscope.report.table import Table
-from batchscope.statistics.sweep import POINTS, Choice
+from batchscope.statistics.sweep import POINTS, Choice, chosen_grid
 
 S = TypeVar("S", bound=TablesSpec)
 RULES: dict[str, float] = {"constant": 0.0, "√": 0.5, "linear": 1.0}
@@ -41,7 +41,7 @@ def chosen_by(spec: S, results: pd.DataFrame) -> S:
     rows = results[results.lr_policy.isin(spec.sweep_names)]
     columns = ["model", "lr_policy", "budget", "target_batch_size", "learning_rate"]
     places = rows[columns].itertuples(index=False, name=None)
-    return spec.chosen({(model, policy, budget, batch): rate for model, policy, budget, batch, rate in places})
+    return chosen_grid(spec, {(model, policy, budget, batch): rate for model, policy, budget, batch, rate in places})
 
 
 def read_choices(tables: Path) -> list[Choice]:

@@ -31,7 +31,7 @@ from batchscope.statistics.paired import (
     binomial_standard_error,
     wilson_interval,
 )
-from batchscope.statistics.sweep import Choice, Trial, choices, chosen_rates, expected_best, trials
+from batchscope.statistics.sweep import Choice, Trial, choices, chosen_grid, chosen_rates, expected_best, trials
 from batchscope.training.records import HistoryLine, TrainFacts
 
 METRICS = ("examples", "correct", "accuracy", "macro_f1", "loss", "nll", "brier", "ece")
@@ -41,6 +41,13 @@ COST = (
     + ("parameters",)
 )
 PLACE = ("model", "lr_policy", "budget", "target_batch_size")
+CURVES = (*rows.LABELS, "kind", "epoch", "update", "samples", "flops", "lr_sum", "seconds") + (
+    "validation_correct",
+    "validation_examples",
+    "validation_accuracy",
+    "validation_loss",
+    "best",
+)
 TELEMETRY = ("data_wait_seconds", "gpu_utilisation_mean", "gpu_utilisation_peak", "energy_joules")
 RUN_RECORDS = ("train.json", "metrics.json", "manifest.json", "attention/measures.json")
 RUN_FILES = (*RUN_RECORDS, "history.jsonl", "predictions.parquet")
@@ -97,7 +104,7 @@ def write_tables(spec: TablesSpec, study_folder: Path) -> None:
     made = choices(tried)
     _write_sweeps(tables, tried, made, trained)
     # From here on a sweep is the one learning rate that validation chose: no other one's test is read.
-    grid = spec.chosen(chosen_rates(made))
+    grid = chosen_grid(spec, chosen_rates(made))
     owners |= {cell.run: cell for cell in reversed(grid.cells)}
     shown = {cell.run for cell in grid.cells}
     runs = {name: run._replace(cell=owners[name]) for name, run in trained.items() if name in shown}
@@ -113,6 +120,7 @@ def write_tables(spec: TablesSpec, study_folder: Path) -> None:
     _write_csv(tables / "effects.csv", _effects(effects_over_seeds(contrasts)))
     _write_csv(tables / "cost.csv", results.loc[~results.shared, [*rows.LABELS, *COST, *TELEMETRY]])
     _write_csv(tables / "noise_scale.csv", noise_summary(grid.cells, history.to_pandas()))
+    _write_csv(tables / "curves.csv", curves(history.to_pandas(), runs))
     _write_csv(tables / "horizon.csv", pd.DataFrame(_audited(grid.cells, runs)))
     _write_csv(tables / "audit.csv", pd.DataFrame(flatten(audit), columns=["fact", "value"]))
     _write_csv(tables / "baseline.csv", rows.frame(rows.baseline_rows(reviews["baseline"])))
@@ -121,6 +129,29 @@ def write_tables(spec: TablesSpec, study_folder: Path) -> None:
     )
     _write_csv(tables / "provenance.csv", rows.frame(made_of))
     _write_restated(tables, list(runs.values()), audit["classes"], certificates)
+
+
+def curves(history: pd.DataFrame, runs: Mapping[str, Run]) -> pd.DataFrame:
+    """Every validation of the shown runs at its update, samples, FLOPs, ΣLR and seconds of training.
+
+    FLOPs are ``samples`` times ``training_flops_per_sample`` of the run's ``train.json``, where that is known. Seconds
+    are those of the updates.
+    """
+    parts = []
+    for name, run in runs.items():
+        mine = history[history.run == name]
+        sums = mine[mine.kind == "update"].set_index("update").lr.cumsum()
+        seconds = {entry["update"]: entry["seconds"] for entry in run.facts["validation_times"]}
+        reached = mine[mine.kind != "update"].sort_values("update", kind="stable")
+        parts.append(
+            reached.assign(
+                flops=reached.samples * (run.facts["training_flops_per_sample"] or math.nan),
+                lr_sum=reached["update"].map(sums),
+                seconds=reached["update"].map(seconds),
+                best=reached["update"] == run.facts["best_update"],
+            )
+        )
+    return pd.concat(parts)[list(CURVES)]
 
 
 def _write_sweeps(tables: Path, tried: Sequence[Trial], made: Sequence[Choice], runs: Mapping[str, Run]) -> None:
@@ -257,6 +288,7 @@ def _result(cell: GridCell, run: Run, classes: Sequence[str]) -> rows.Row:
         "run": cell.run,
         "shared": cell.shared,
         "best_epoch": run.facts["best_epoch"],
+        "best_update": run.facts["best_update"],
         "epochs": run.facts["epochs"],
         "diverged": bool(run.facts["diverged"]),
     }
@@ -295,13 +327,14 @@ def _test_correct(runs: dict[str, Path]) -> dict[str, Correct]:
 
 
 def _history(runs: Iterable[Run]) -> pa.Table:
-    """Every update and epoch of every run; an epoch's row has the train scores plain and the validation's prefixed."""
+    """Every line of every run's history; the train scores are plain and the validation's prefixed."""
     records: list[rows.Row] = []
     for run in runs:
         for line in _lines(run.folder / "history.jsonl"):
             record = rows.labels_of(run.cell) | dict(line)
-            if line["kind"] == "epoch":
+            if line["kind"] != "update":
                 record |= {f"validation_{name}": value for name, value in line["validation"].items()}
+            if line["kind"] == "epoch":
                 record |= dict(line["train"])
             records.append(record)
     return pa.Table.from_pylist(records, schema=HISTORY)

@@ -5,10 +5,11 @@ Nothing here sees a test review.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from batchscope.report.spec import GridCell, Place
+from batchscope.report.spec import GridCell, Place, TablesSpec
 
+S = TypeVar("S", bound=TablesSpec)
 POINTS = 1.0
 """A learning rate is as good as the best if its validation accuracy is at most this many points lower."""
 
@@ -119,8 +120,25 @@ def _choice(group: Sequence[Trial]) -> Choice:
 
 
 def chosen_rates(made: Iterable[Choice]) -> dict[Place, float]:
-    """Cell of a sweep → its learning rate, for ``TablesSpec.chosen``."""
+    """Cell of a sweep → its learning rate, for ``chosen_grid``."""
     return {(one.model, one.lr_policy, one.budget, one.target_batch_size): one.learning_rate for one in made}
+
+
+def chosen_grid(spec: S, rates: Mapping[Place, float]) -> S:
+    """The grid without the candidates of sweeps: of each sweep the one with the rate that was chosen, by its name.
+
+    A run counts as shared where an earlier cell of that grid reads it.
+    """
+    cells: list[GridCell] = []
+    read: set[str] = set()
+    for cell in spec.cells:
+        name = cell.candidate_of
+        if name is not None and rates[cell.model, name, cell.budget, cell.batch] != cell.learning_rate:
+            continue
+        named = {"policy": name or cell.policy, "candidate_of": None}
+        cells.append(cell.model_copy(update={**named, "shared": cell.run in read}))
+        read.add(cell.run)
+    return spec.model_copy(update={"cells": tuple(cells)})
 
 
 def expected_best(accuracies: Sequence[float]) -> list[float]:

@@ -7,7 +7,15 @@ import numpy as np
 
 from batchscope.evaluation.records import Scores
 from batchscope.hardware.records import TelemetryTotals
-from batchscope.training.records import EpochLine, LedgerFacts, SavedLedger, Trial, UpdateLine
+from batchscope.training.records import (
+    EpochLine,
+    LedgerFacts,
+    SavedLedger,
+    Trial,
+    UpdateLine,
+    ValidationLine,
+    ValidationTime,
+)
 from batchscope.training.windows import Window
 
 
@@ -22,6 +30,10 @@ class Ledger:
     epoch_correct: int = 0
     epoch_examples: int = 0
     epochs: list[EpochLine] = field(default_factory=list)
+    validations: list[ValidationLine] = field(default_factory=list)
+    """Those within epochs."""
+    select_from_all: bool = False
+    """Whether they may choose the best checkpoint."""
     update_seconds: list[float] = field(default_factory=list)
     validation_seconds: float = 0.0
     data_wait_seconds: float = 0.0
@@ -62,17 +74,39 @@ class Ledger:
         self.epoch_loss, self.epoch_correct, self.epoch_examples = 0.0, 0, 0
         return line
 
+    def count_validation(self, window: Window, validation: Scores) -> ValidationLine:
+        """Count a validation within an epoch and return its line of the history."""
+        line: ValidationLine = {
+            "kind": "validation",
+            "epoch": window.epoch,
+            "update": window.update,
+            "samples": window.samples,
+            "validation": validation,
+        }
+        self.validations.append(line)
+        return line
+
     @property
-    def best(self) -> EpochLine:
-        """The epoch with the most correct validation reviews; of several the earliest."""
-        return max(self.epochs, key=lambda line: (line["validation"]["correct"], -line["epoch"]))
+    def best(self) -> EpochLine | ValidationLine | None:
+        """The validation with the most correct reviews that may choose, of several the earliest; None before any."""
+        lines = [*self.epochs, *(self.validations if self.select_from_all else [])]
+        return max(lines, key=lambda line: (line["validation"]["correct"], -line["update"]), default=None)
+
+    def validation_times(self) -> list[ValidationTime]:
+        """When each validation was reached, in seconds of updates."""
+        reached = np.cumsum(self.update_seconds)
+        updates = sorted(line["update"] for line in [*self.epochs, *self.validations])
+        return [{"update": update, "seconds": float(reached[update - 1])} for update in updates]
 
     def facts(self) -> LedgerFacts:
         """The ledger's part of ``train.json``."""
-        training_seconds = sum(self.update_seconds)
+        training_seconds, best = sum(self.update_seconds), self.best
+        assert best is not None
         return {
-            "best_epoch": self.best["epoch"],
-            "best_validation": self.best["validation"],
+            "best_epoch": best["epoch"],
+            "best_update": best["update"],
+            "best_validation": best["validation"],
+            "validation_times": self.validation_times(),
             "epochs": len(self.epochs),
             "updates": self.update,
             "samples": self.samples,
@@ -89,12 +123,15 @@ class Ledger:
 
     def to_saved(self) -> SavedLedger:
         """Plain values for a saved state; ``Ledger(**saved)`` takes them back."""
-        return cast(SavedLedger, asdict(self))
+        plain = asdict(self)
+        del plain["select_from_all"]  # it is the spec's
+        return cast(SavedLedger, plain)
 
 
-def checkpoint_name(epoch: EpochLine) -> str:
-    """File name of an epoch's checkpoint, with its validation accuracy."""
-    return f"epoch{epoch['epoch']}-val_acc{epoch['validation']['accuracy']:.4f}.safetensors"
+def checkpoint_name(line: EpochLine | ValidationLine) -> str:
+    """File name of a validation's checkpoint, with its accuracy; one within an epoch is named by its update."""
+    within = f"-update{line['update']}" if line["kind"] == "validation" else ""
+    return f"epoch{line['epoch']}{within}-val_acc{line['validation']['accuracy']:.4f}.safetensors"
 
 
 def _scores(correct: int, examples: int, loss_sum: float) -> Scores:

@@ -17,6 +17,7 @@ from batchscope.errors import UserError
 from batchscope.hardware.allocator import keep_freed_memory
 from batchscope.hardware.device import compute_deterministically, device_name, peak_memory_bytes, pick_place
 from batchscope.model.checkpoint import save_checkpoint
+from batchscope.model.flops import training_flops_per_sample
 from batchscope.provenance.manifests import run_fingerprint, run_manifest
 from batchscope.training.ledger import checkpoint_name
 from batchscope.training.records import HistoryLine, TrainFacts, WindowCounts
@@ -24,7 +25,7 @@ from batchscope.training.run import Run
 from batchscope.training.spec import TrainSettings, TrainSpec
 from batchscope.training.state import workspace_folder
 from batchscope.training.stop import Stopped
-from batchscope.training.windows import Window
+from batchscope.training.windows import Window, validates_after
 
 log = logging.getLogger(__name__)
 LAST = "last.safetensors"
@@ -65,6 +66,7 @@ def train(
     if not run.ranks.first:
         return
     workspace, ledger = run.workspace, run.ledger
+    assert ledger.best is not None
     best, last = (workspace.checkpoints / name for name in (checkpoint_name(ledger.best), LAST))
     save_checkpoint(last, run.model, ledger.epochs[-1])
     facts = facts_of(run)
@@ -74,7 +76,7 @@ def train(
 
 
 def train_all_updates(run: Run) -> None:
-    """Gradient accumulation: one optimizer step per window, one validation and checkpoint per epoch.
+    """Gradient accumulation: one optimizer step per window, a validation and checkpoint per epoch or more often.
 
     A resumed run begins with the window after its last saved state. Raises Stopped once the state is saved.
     """
@@ -83,9 +85,10 @@ def train_all_updates(run: Run) -> None:
         for window in run.plan[run.ledger.update :]:
             run.stop_if_asked()
             run.launch(window)
+            validate_now = validates_after(window, run.spec.validate_every)
             save_now = window.ends_epoch or run.save_is_due()
-            run.settle(ahead=0 if save_now else updates_ahead(run.device))
-            if window.ends_epoch:
+            run.settle(ahead=0 if save_now or validate_now else updates_ahead(run.device))
+            if validate_now:
                 run.validate(window)
             if save_now:
                 run.save()
@@ -116,6 +119,7 @@ def facts_of(run: Run) -> TrainFacts:
         "ranks": run.ranks.size,
         "peak_memory_bytes": peak_memory_bytes(run.device),
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+        "training_flops_per_sample": training_flops_per_sample(run.model.encoder, run.train_tokens.input_ids.shape[1]),
         "windows_per_epoch": windows_of_first_epoch(run.plan, run.spec.target_batch_size),
     }
 

@@ -44,7 +44,30 @@ class EpochLine(TypedDict):
     """Scores on the validation split after the epoch's last update."""
 
 
-HistoryLine = UpdateLine | EpochLine
+class ValidationLine(TypedDict):
+    """A line of ``history.jsonl``: a validation within an epoch, with ``validate_every``."""
+
+    kind: Literal["validation"]
+    epoch: int
+    """Number of the epoch, from 1."""
+    update: int
+    """Number of the last update before it, from 1."""
+    samples: int
+    """Examples seen since the start of the run."""
+    validation: Scores
+    """Scores on the validation split after that update."""
+
+
+HistoryLine = UpdateLine | EpochLine | ValidationLine
+
+
+class ValidationTime(TypedDict):
+    """When a validation was reached. It is measured, so it is not in the history, which resumes to the same bytes."""
+
+    update: int
+    """Number of the last update before the validation, from 1."""
+    seconds: float
+    """Wall time of the updates up to it; validations are not counted."""
 
 
 class Trial(TypedDict, total=False):
@@ -75,9 +98,14 @@ class LedgerFacts(TypedDict):
     """The part of ``train.json`` that the run's ledger counts."""
 
     best_epoch: int
-    """Epoch with the most correct validation examples; of several the earliest."""
+    """Epoch of the validation with the most correct examples; of several the earliest. It is at the end of an epoch, or
+    with ``select_from: all`` perhaps within one."""
+    best_update: int
+    """Number of the last update before that validation, from 1."""
     best_validation: Scores
-    """Validation scores of ``best_epoch``."""
+    """Scores of that validation."""
+    validation_times: list[ValidationTime]
+    """One entry per validation, in order."""
     epochs: int
     updates: int
     samples: int
@@ -117,6 +145,10 @@ class TrainFacts(LedgerFacts, TelemetryFacts):
     """Largest memory held at once: by tensors on a GPU, by the process on a CPU."""
     parameters: int
     """Number of the model's parameters."""
+    training_flops_per_sample: float | None
+    """Floating-point operations of one example's forward and backward pass, from the encoder's shapes: 3 · (2 · n · P +
+    4 · layers · n² · d) with n tokens, P weights in the encoder's matrices and hidden size d. None where its config
+    does not say them, or layers share their weights."""
     windows_per_epoch: WindowCounts
 
 
@@ -131,6 +163,8 @@ class SavedLedger(TypedDict):
     epoch_correct: int
     epoch_examples: int
     epochs: list[EpochLine]
+    validations: list[ValidationLine]
+    """Those within epochs."""
     update_seconds: list[float]
     validation_seconds: float
     data_wait_seconds: float

@@ -92,6 +92,8 @@ class Run:
         self.gauge = noise_gauge(self.model, spec.noise_scale)
         self.workspace = Workspace(folder, writes=self.ranks.first)
         self.ledger = self._resume()
+        self.ledger.select_from_all = spec.select_from == "all"
+        self.best_of_state = self._best_checkpoint()
         self.started -= self.ledger.seconds
         self.data = DeviceTokens(self.train_tokens, self.device)
         self.stop = StopRequest(deadline)
@@ -166,7 +168,10 @@ class Run:
             self.line.advance(update.window.examples, update.window.epoch, line["loss"])
 
     def validate(self, window: Window) -> None:
-        """End an epoch: scores on the validation split, a line of the history, a checkpoint."""
+        """Scores on the validation split and a line of the history; a checkpoint at the end of an epoch.
+
+        Within an epoch there is a checkpoint only where the validation may choose the best one and is it.
+        """
         started = time.perf_counter()
         scores: Scores | None = None
         if self.ranks.first:
@@ -174,12 +179,17 @@ class Run:
             scores = count(logits, self.validation_tokens.label)
         shared = self.ranks.same(scores)
         assert shared is not None
-        line = self.ledger.close_epoch(window, shared)
+        line = (self.ledger.close_epoch if window.ends_epoch else self.ledger.count_validation)(window, shared)
         self.ledger.validation_seconds += time.perf_counter() - started
         self._write(line)
-        if self.ranks.first:
+        if self.ranks.first and (window.ends_epoch or line is self.ledger.best):
             save_checkpoint(self.workspace.checkpoints / checkpoint_name(line), self.model, line)
-        log.info(describe(line))
+            if not window.ends_epoch:  # a saved state may still need its own best checkpoint
+                kept = self.best_of_state | self._best_checkpoint()
+                self.workspace.keep_checkpoints(kept, all_epochs=self.spec.keep == "all")
+        if line["kind"] == "epoch":
+            log.info(describe(line))
+        self.lap = time.perf_counter()
 
     def save_is_due(self) -> bool:
         """Whether ``save_every`` seconds have passed since the last saved state, by the first rank's clock.
@@ -194,8 +204,8 @@ class Run:
         self.ledger.seconds, self.ledger.telemetry = saving - self.started, self.telemetry.totals()
         if self.ranks.first:
             self.workspace.save(self.ledger.to_saved(), self.model.state_dict(), self.optimizer.state_dict())
-            if self.spec.keep != "all" and self.ledger.epochs:
-                self.workspace.keep_checkpoints({checkpoint_name(self.ledger.best)})
+            self.best_of_state = self._best_checkpoint()
+            self.workspace.keep_checkpoints(self.best_of_state, all_epochs=self.spec.keep == "all")
         self.lap = self.saved = time.perf_counter()
         self.stop.reserve = max(self.stop.reserve, 10 + 3 * (self.saved - saving))
 
@@ -234,6 +244,10 @@ class Run:
                     raise
                 self.engine.prepare(batches[0], context, "eager")
                 self.ledger.physical_batch_size = halved(self.ledger.physical_batch_size, error)
+
+    def _best_checkpoint(self) -> set[str]:
+        """The file of the best validation so far; empty before the first."""
+        return set() if self.ledger.best is None else {checkpoint_name(self.ledger.best)}
 
     def _scale(self, window: Window, examples: int) -> float:
         spec = self.spec

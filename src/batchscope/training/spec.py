@@ -20,6 +20,13 @@ class BudgetSpec(Spec):
     samples: int | None = None
 
 
+class ValidationSpec(Spec):
+    """How often a run is validated within an epoch: exactly one of the two is set."""
+
+    updates: int | None = None
+    samples: int | None = None
+
+
 class OptimizerSpec(Spec):
     """Adam, with weight decay as an L2 term (``adam``) or decoupled (``adamw``)."""
 
@@ -57,6 +64,10 @@ class TrainSpec(Spec):
     """Set only for ``tail: naive``, whose gradients depend on the micro-batch size."""
     noise_scale: Literal["cheap", "full"] | None = None
     """Changes no weight but adds columns to the history, which is part of the result; unset for ``off``."""
+    validate_every: ValidationSpec | None = None
+    """Changes no weight but adds lines to the history; unset for the ends of epochs alone."""
+    select_from: Literal["all"] | None = None
+    """Set where validations within an epoch may choose the best checkpoint."""
     determinism: Literal["strict"] | None = None
     """Other kernels round differently; unset for ``fast``."""
 

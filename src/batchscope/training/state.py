@@ -112,10 +112,10 @@ class Workspace:
         self._history.truncate(0)
         return None
 
-    def keep_checkpoints(self, names: Iterable[str]) -> None:
-        """Delete all per-epoch checkpoints except these."""
+    def keep_checkpoints(self, names: Iterable[str], all_epochs: bool) -> None:
+        """Delete the validations' checkpoints except these; with ``all_epochs`` those of epochs' ends stay as well."""
         for path in self.checkpoints.glob("epoch*.safetensors"):
-            if path.name not in names:
+            if path.name not in names and ("-update" in path.name or not all_epochs):
                 path.unlink()
 
     def publish(self, run_folder: Path, best: str, epochs: bool, facts: TrainFacts, manifest: RunManifest) -> None:

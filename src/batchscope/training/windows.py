@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from batchscope.training.spec import BudgetSpec, Tail
+from batchscope.training.spec import BudgetSpec, Tail, ValidationSpec
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,19 @@ def windows(examples: int, target_batch_size: int, budget: BudgetSpec, tail: Tai
             yield Window(update, epoch, start, stop, samples, ends_epoch=done or stop == stop_of_epoch)
             if done:
                 return
+
+
+def validates_after(window: Window, every: ValidationSpec | None) -> bool:
+    """Whether a run is validated after ``window``: at the end of its epoch, and where ``every`` says.
+
+    ``every.samples`` is due with the window in which a multiple of it is reached, whatever the window's size.
+    """
+    if window.ends_epoch or every is None:
+        return window.ends_epoch
+    if every.updates is not None:
+        return window.update % every.updates == 0
+    assert every.samples is not None
+    return window.samples // every.samples > (window.samples - window.examples) // every.samples
 
 
 def micro_batches(window: Window, physical_batch_size: int) -> Iterator[tuple[int, int]]:
