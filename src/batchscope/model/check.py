@@ -80,7 +80,7 @@ def _problems_of_saving(model: TextClassifier, ids: Tensor, mask: Tensor, folder
     with tempfile.TemporaryDirectory(prefix=".check.", dir=folder) as temporary:
         path = Path(temporary) / "model.safetensors"
         try:
-            save_checkpoint(path, model, {"epoch": 0})
+            save_checkpoint(path, model, {"epoch": 0, "update": 0})
         except (OSError, UserError):
             raise  # a full disk is not the encoder's fault
         except Exception as error:

@@ -19,4 +19,4 @@ def training_flops_per_sample(encoder: PreTrainedModel, tokens: int) -> float | 
     layers, width = (getattr(encoder.config, name, None) for name in ("num_hidden_layers", "hidden_size"))
     if layers is None or width is None or getattr(encoder.config, "num_hidden_groups", layers) != layers:
         return None
-    return 3.0 * (2 * tokens * weights + 4 * layers * tokens**2 * width)
+    return 3.0 * (2 * tokens * weights + 4 * int(layers) * tokens**2 * int(width))

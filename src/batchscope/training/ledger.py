@@ -89,7 +89,8 @@ class Ledger:
     @property
     def best(self) -> EpochLine | ValidationLine | None:
         """The validation with the most correct reviews that may choose, of several the earliest; None before any."""
-        lines = [*self.epochs, *(self.validations if self.select_from_all else [])]
+        lines: list[EpochLine | ValidationLine] = [*self.epochs]
+        lines += self.validations if self.select_from_all else []
         return max(lines, key=lambda line: (line["validation"]["correct"], -line["update"]), default=None)
 
     def validation_times(self) -> list[ValidationTime]:
