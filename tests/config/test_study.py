@@ -391,6 +391,8 @@ def test_a_data_folder_counts_by_what_the_reader_reads(tmp_path: Path) -> None:
     (tmp_path / "data/dev.csv").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"cannot read .*dev\.csv: No such file"):
         content()
+
+
 # ------------------------------------------------------------------------------------------------- budgets and sweeps
 
 

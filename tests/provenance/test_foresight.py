@@ -1,6 +1,5 @@
 """What a plan says of Adam's horizon before anything is trained."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,8 @@ from batchscope.files import write_json
 from batchscope.provenance.forecast import forecast
 from batchscope.provenance.horizon import foresee
 from batchscope.provenance.manifests import run_fingerprint
-from batchscope.provenance.plan import PlannedJob, as_json
+from batchscope.provenance.plan import PlannedJob
 from batchscope.provenance.reuse import hashes
-from batchscope.statistics.horizon import warnings
 from batchscope.training.spec import TrainSpec
 
 REFERENCE = {
@@ -36,10 +34,10 @@ def test_the_reference_study_is_warned_of_before_it_is_paid_for(tmp_path: Path) 
         (256, 0.8),
         (1024, 0.2),
     ]
-    (said,) = warnings(foreseen.horizons)
+    said, basis = foreseen.notes
     assert "2 of 3 cells" in said
-    assert json.loads(as_json([], [said]))["warnings"] == [said]
-    assert "40,000 training reviews, by the config's shares" in foreseen.basis
+    assert "40,000 training examples, by the config's shares" in basis
+    assert foresee(jobs, ["tables"]).notes == [], "nothing is trained, so nothing is to be warned of"
 
 
 def test_only_cells_that_will_train_are_audited_against_the_whole_study(tmp_path: Path) -> None:
@@ -59,8 +57,8 @@ def test_the_split_on_disk_decides_and_an_unread_source_is_said_to_be_unknown(
     reviews.write_text("text,label\na,0\n")
     monkeypatch.chdir(tmp_path)
     unread = jobs_of(tmp_path / "unread", tiny_config(data={"source": str(reviews), "max_length": 32})).read()
-    assert foresee(unread, unread.jobs).horizons == []
-    assert "is known once the data is read" in foresee(unread, unread.jobs).basis
+    (said,) = foresee(unread, unread.jobs).notes
+    assert "is known once the data is read" in said
 
 
 @pytest.mark.parametrize("budgets", [{"long": {"epochs": 2}, "short": {"epochs": 1}}])
@@ -76,6 +74,7 @@ def test_a_finished_study_of_one_budget_is_found_when_a_second_one_is_added(
     write_json(run / "train.json", {"device": "cpu", "seconds": 1.0, "samples": 368, "train_examples": 184})
     fingerprint = run_fingerprint(spec, before.codes["train"], before.layout.tokens("bert"))
     manifest = {"fingerprint": fingerprint, "files": hashes(run), "spec": spec.plain(), "reused_from": None}
+    manifest |= {"precision": "float32", "device_type": "cpu"}
     write_json(run / "manifest.json", manifest)
     config = tiny_config(budgets=budgets)
     del config["budget"]

@@ -1,12 +1,8 @@
 """The verbs that people call."""
 
 import argparse
-from typing import TYPE_CHECKING
 
 from batchscope.errors import UserError
-
-if TYPE_CHECKING:
-    from batchscope.provenance.plan import PlannedJob
 
 
 def plan(arguments: argparse.Namespace) -> None:
@@ -15,18 +11,13 @@ def plan(arguments: argparse.Namespace) -> None:
     from batchscope.provenance.horizon import foresee
     from batchscope.provenance.plan import machine_of, planned_jobs
     from batchscope.provenance.plan_view import as_json, as_table
-    from batchscope.statistics.horizon import warnings
 
     options = [*arguments.SNAKEMAKE, *(["--cores", str(arguments.cores)] if arguments.cores else [])]
     jobs, job_file = planned_jobs(arguments.configfile, options)
     outlook = forecast(jobs, job_file, machine_of(options))
-    to_train = [job.name for job in jobs if job.rule == "train" and job.reuses is None]
-    foreseen = foresee(job_file, to_train)
-    said = warnings(foreseen.horizons)
-    if arguments.json:
-        print(as_json(jobs, outlook, said))
-    else:
-        print("\n\n".join([as_table(jobs, outlook), *said, *([foreseen.basis] if to_train else [])]))
+    foreseen = foresee(job_file, [job.name for job in jobs if job.reuses is None])
+    outlook = outlook._replace(notes=[*outlook.notes, *foreseen.notes])
+    print(as_json(jobs, outlook) if arguments.json else as_table(jobs, outlook))
 
 
 def fetch(arguments: argparse.Namespace) -> None:

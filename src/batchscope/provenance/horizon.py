@@ -11,7 +11,7 @@ from batchscope.data.spec import CorpusSpec, SplitSpec
 from batchscope.errors import counted
 from batchscope.provenance.jobs import JobFile
 from batchscope.provenance.stages import verb_of
-from batchscope.statistics.horizon import Horizon, Setting, horizons, lr_sum
+from batchscope.statistics.horizon import Horizon, Setting, horizons, lr_sum, warnings
 from batchscope.training.spec import BudgetSpec, Tail, TrainSpec
 from batchscope.training.windows import Window, windows
 
@@ -24,14 +24,19 @@ class Foresight(NamedTuple):
     """Training examples; None where they are not known yet."""
     known: bool
     """Whether the split says so; otherwise it is an estimate from the config."""
+    training: bool
+    """Whether anything is to be trained."""
 
     @property
-    def basis(self) -> str:
-        """In words, what the audit knows of the data."""
+    def notes(self) -> list[str]:
+        """What is to be known before the trainings run, a sentence each; the last says what the audit knows."""
+        if not self.training:
+            return []
         if self.examples is None:
-            return "Adam's horizon is not audited: how many training reviews there are is known once the data is read."
+            return ["Adam's horizon is not audited: the number of training examples is known once the data is read."]
         source = "of the split" if self.known else "by the config's shares"
-        return f"Adam's horizon is audited for {counted(self.examples, 'training review')}, {source}."
+        basis = f"Adam's horizon is audited for {counted(self.examples, 'training example')}, {source}."
+        return [*warnings(self.horizons), basis]
 
 
 def foresee(jobs: JobFile, planned: Iterable[str]) -> Foresight:
@@ -40,11 +45,11 @@ def foresee(jobs: JobFile, planned: Iterable[str]) -> Foresight:
     A target batch size above the number of training examples is left out: its training will say so.
     """
     examples, known = training_examples(jobs)
-    if examples is None:
-        return Foresight([], None, known)
+    wanted = {job for job in planned if verb_of(job) == "train"}
+    if examples is None or not wanted:
+        return Foresight([], examples, known, bool(wanted))
     windows_of = cache(partial(_windows, examples))
     settings, to_train = [], set()
-    wanted = {job for job in planned if verb_of(job) == "train"}
     for run in jobs.subjects("train"):
         spec = jobs.spec(f"train/{run}", TrainSpec)
         made = windows_of(spec.target_batch_size, spec.budget, spec.tail)
@@ -55,7 +60,7 @@ def foresee(jobs: JobFile, planned: Iterable[str]) -> Foresight:
         settings.append(setting)
         if f"train/{run}" in wanted:
             to_train.add(setting[:4])
-    return Foresight([one for one in horizons(settings) if one[:4] in to_train], examples, known)
+    return Foresight([one for one in horizons(settings) if one[:4] in to_train], examples, known, training=True)
 
 
 def _setting(spec: TrainSpec, made: list[Window], place: tuple[str, str, str]) -> Setting:

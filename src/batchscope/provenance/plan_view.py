@@ -1,7 +1,6 @@
 """A plan as a table for a terminal, and as JSON for machines."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -45,15 +44,14 @@ def _value(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}…"
 
 
-def as_json(jobs: list[PlannedJob], outlook: Outlook, warnings: Sequence[str] = ()) -> str:
-    """The plan for machines: ``jobs`` with the fields of PlannedJob, ``seconds`` in all, ``unmeasured`` jobs; and those
-    of Outlook. ``warnings`` are sentences about what the planned trainings will be able to show.
+def as_json(jobs: list[PlannedJob], outlook: Outlook) -> str:
+    """The plan for machines: ``jobs`` with the fields of PlannedJob, ``seconds`` in all, ``unmeasured`` jobs;
+    and those of Outlook.
     """
     told = [asdict(job) for job in jobs]
     seconds, unknown = total_seconds(jobs)
     machine = outlook.machine._asdict() if outlook.machine else None
     plan = {"jobs": told, "seconds": seconds, "unmeasured": unknown, **outlook._asdict(), "machine": machine}
-    plan["warnings"] = list(warnings)
     return json.dumps(plan, indent=2, ensure_ascii=False)
 
 
