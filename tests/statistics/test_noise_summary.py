@@ -61,7 +61,9 @@ def test_the_summary_has_an_interval_over_all_seeds() -> None:
         for run in ("a", "b")
     ]
     cells = [
-        GridCell(model="m", batch=10, policy="p", seed=seed, learning_rate=1e-3, run=run, shared=False)
+        GridCell(
+            model="m", batch=10, policy="p", budget="1 epoch", seed=seed, learning_rate=1e-3, run=run, shared=False
+        )
         for seed, run in enumerate("ab")
     ]
     (found,) = noise_summary(cells, pd.concat(runs)).to_dict("records")

@@ -1,7 +1,9 @@
 """Adam's horizon of the trainings that a plan holds: what their settings will mean, said before they are paid for."""
 
 from collections.abc import Iterable
+from fractions import Fraction
 from functools import cache, partial
+from math import ceil
 from typing import NamedTuple
 
 import pyarrow.compute as pc
@@ -109,4 +111,5 @@ def training_examples(jobs: JobFile) -> tuple[int | None, bool]:
         reviews = pq.read_metadata(jobs.layout.corpus).num_rows
     if reviews is None or split.method == "official":
         return None, False
-    return round(reviews * split.train), False
+    held_out = Fraction(repr(split.validation)) + Fraction(repr(split.test))
+    return reviews - ceil(held_out * reviews), False

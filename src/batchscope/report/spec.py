@@ -20,9 +20,9 @@ class GridCell(Spec):
     """Name of the budget, or its length in words where the study has one without a name."""
     seed: int
     learning_rate: float
-    betas: tuple[float, float]
+    betas: tuple[float, float] = (0.9, 0.999)
     """Adam's, as the policy sets and scales them."""
-    eps: float
+    eps: float = 1e-8
     candidate_of: str | None = None
     """The policy whose sweep this cell's learning rate is one of."""
     run: str
