@@ -24,13 +24,10 @@ rule attention:
     params:
         spec=STUDY.attention_spec().fingerprint(),
         code=CODE["attention"],
-        jobs=job_file,
     message:
-        "attend " + RUN_IN_WORDS
+        f"attend {RUN_IN_WORDS}"
     shell:
-        "python -m batchscope attention --jobs {params.jobs:q} --job attention/"
-        + RUN_OF_JOB
-        + " --threads {threads} > {log:q} 2>&1"
+        command(f"attention/{RUN_OF_JOB}", "--threads {threads}")
 
 
 rule maps:
@@ -68,10 +65,7 @@ rule maps:
     params:
         spec=STUDY.maps_spec().fingerprint(),
         code=CODE["maps"],
-        jobs=job_file,
     message:
-        "draw the attention maps of " + RUN_IN_WORDS
+        f"draw the attention maps of {RUN_IN_WORDS}"
     shell:
-        "python -m batchscope maps --jobs {params.jobs:q} --job maps/"
-        + RUN_OF_JOB
-        + " > {log:q} 2>&1"
+        command(f"maps/{RUN_OF_JOB}")

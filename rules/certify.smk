@@ -27,9 +27,7 @@ rule certify:
     params:
         spec=lambda wildcards: SPECS[f"certify/{wildcards.model}"],
         code=CODE["certify"],
-        jobs=job_file,
     message:
         "certify {wildcards.model}"
     shell:
-        "python -m batchscope certify --jobs {params.jobs:q} --job certify/{wildcards.model}"
-        " --threads {threads} > {log:q} 2>&1"
+        command("certify/{wildcards.model}", "--threads {threads}")

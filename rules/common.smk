@@ -80,6 +80,8 @@ JOBS = write_job_file(
     STUDY.train_settings(),
 )
 
+JOB_FILE = quote(str(JOBS)).replace("{", "{{").replace("}", "}}")
+
 # Every job that runs a model shares its GPU, not the trainings alone; none of the results depends on it.
 environ["BATCHSCOPE_RUNS_PER_GPU"] = str(STUDY.runs_per_gpu)
 
@@ -97,9 +99,12 @@ GPU = 0 if STUDY.device == "cpu" else 1
 GPUS_PER_TRAINING = GPU * STUDY.gpus
 
 
-def job_file(wildcards, output):
-    """The job file. A parameter function that takes `output` is not compared between runs: another file reruns nothing."""
-    return JOBS
+def command(job, options=""):
+    """A rule's shell line: the verb of its job, whose name may hold wildcards. Snakemake does not compare shell lines between
+    runs, so that another job file reruns nothing.
+    """
+    words = f"python -m batchscope {verb_of(job)} --jobs {JOB_FILE} --job {job}"
+    return f"{words} {options}".rstrip() + " > {log:q} 2>&1"
 
 
 def growing(amount):

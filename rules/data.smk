@@ -18,11 +18,10 @@ rule corpus:
     params:
         spec=SPECS["corpus"],
         code=CODE["corpus"],
-        jobs=job_file,
     message:
         f"read the {STUDY.data.wording.many}"
     shell:
-        "python -m batchscope corpus --jobs {params.jobs:q} --job corpus > {log:q} 2>&1"
+        command("corpus")
 
 
 rule split:
@@ -44,11 +43,10 @@ rule split:
     params:
         spec=SPECS["split"],
         code=CODE["split"],
-        jobs=job_file,
     message:
         f"divide the {STUDY.data.wording.many} into train, validation and test"
     shell:
-        "python -m batchscope split --jobs {params.jobs:q} --job split > {log:q} 2>&1"
+        command("split")
 
 
 rule tokenize:
@@ -75,12 +73,10 @@ rule tokenize:
     params:
         spec=lambda wildcards: SPECS[f"tokenize/{wildcards.model}"],
         code=CODE["tokenize"],
-        jobs=job_file,
     message:
         "tokenize for {wildcards.model}"
     shell:
-        "RAYON_NUM_THREADS={threads} python -m batchscope tokenize --jobs {params.jobs:q} --job tokenize/{wildcards.model}"
-        " > {log:q} 2>&1"
+        f"RAYON_NUM_THREADS={{threads}} {command('tokenize/{wildcards.model}')}"
 
 
 rule audit:
@@ -112,11 +108,10 @@ rule audit:
     params:
         spec=SPECS["audit"],
         code=CODE["audit"],
-        jobs=job_file,
     message:
         "audit the data"
     shell:
-        "python -m batchscope audit --jobs {params.jobs:q} --job audit > {log:q} 2>&1"
+        command("audit")
 
 
 rule reviews:
@@ -139,8 +134,7 @@ rule reviews:
     params:
         spec=SPECS["reviews"],
         code=CODE["reviews"],
-        jobs=job_file,
     message:
         f"choose the {STUDY.data.wording.many} whose attention is drawn"
     shell:
-        "python -m batchscope reviews --jobs {params.jobs:q} --job reviews > {log:q} 2>&1"
+        command("reviews")

@@ -24,10 +24,7 @@ rule evaluate:
     params:
         spec=STUDY.evaluation_spec().fingerprint(),
         code=CODE["evaluate"],
-        jobs=job_file,
     message:
-        "evaluate " + RUN_IN_WORDS
+        f"evaluate {RUN_IN_WORDS}"
     shell:
-        "python -m batchscope evaluate --jobs {params.jobs:q} --job evaluate/"
-        + RUN_OF_JOB
-        + " --threads {threads} > {log:q} 2>&1"
+        command(f"evaluate/{RUN_OF_JOB}", "--threads {threads}")

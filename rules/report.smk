@@ -45,11 +45,10 @@ rule tables:
     params:
         spec=SPECS["tables"],
         code=CODE["tables"],
-        jobs=job_file,
     message:
         "compile the tables"
     shell:
-        "python -m batchscope tables --jobs {params.jobs:q} --job tables > {log:q} 2>&1"
+        command("tables")
 
 
 rule figures:
@@ -81,11 +80,10 @@ rule figures:
     params:
         spec=SPECS["figures"],
         code=CODE["figures"],
-        jobs=job_file,
     message:
         "draw the figures"
     shell:
-        "python -m batchscope figures --jobs {params.jobs:q} --job figures > {log:q} 2>&1"
+        command("figures")
 
 
 rule page:
@@ -116,8 +114,7 @@ rule page:
     params:
         spec=SPECS["report"],
         code=CODE["report"],
-        jobs=job_file,
     message:
         "write the report: {output.page}"
     shell:
-        "python -m batchscope report --jobs {params.jobs:q} --job report > {log:q} 2>&1"
+        command("report")

@@ -20,10 +20,7 @@ rule track:
     params:
         spec=spec_of("track"),
         code=CODE["track"],
-        jobs=job_file,
     message:
-        "track " + RUN_IN_WORDS
+        f"track {RUN_IN_WORDS}"
     shell:
-        "python -m batchscope track --jobs {params.jobs:q} --job track/"
-        + RUN_OF_JOB
-        + " > {log:q} 2>&1"
+        command(f"track/{RUN_OF_JOB}")

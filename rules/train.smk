@@ -3,6 +3,10 @@
 # to be those they were made of, nothing is trained.
 
 
+# Only a cluster ends a job at its runtime.
+LIMIT = "{resources.runtime}" if workflow.remote_exec else "inf"
+
+
 rule train:
     input:
         train=rules.tokenize.output.train,
@@ -27,16 +31,7 @@ rule train:
     params:
         spec=spec_of("train"),
         code=CODE["train"],
-        jobs=job_file,
-        # Only a cluster ends a job at its runtime.
-        limit=(
-            (lambda wildcards, resources: resources.runtime)
-            if workflow.remote_exec
-            else (lambda wildcards, output: "inf")
-        ),
     message:
-        "train " + RUN_IN_WORDS
+        f"train {RUN_IN_WORDS}"
     shell:
-        "python -m batchscope train --jobs {params.jobs:q} --job train/"
-        + RUN_OF_JOB
-        + " --runtime {params.limit} --threads {threads} > {log:q} 2>&1"
+        command(f"train/{RUN_OF_JOB}", f"--runtime {LIMIT} --threads {{threads}}")
