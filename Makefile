@@ -55,6 +55,9 @@ lint: $(READY) ## ruff, snakefmt, mypy, snakemake --lint
 docs: $(READY) ## regenerate the config's schema and key table
 	python -m batchscope.config.reference --write
 
+methods: $(READY) ## simulate the error rates in docs/methods.md anew: some minutes
+	python -m batchscope.statistics.simulation --write
+
 setup: $(READY) ## only what the others begin with: .venv from requirements.lock
 
 clean: ## remove .venv and caches; results stay
@@ -79,4 +82,4 @@ $(READY_FOR_BENCHMARKS): $(READY_FOR_TESTS) requirements-benchmarks.lock
 	$(PIP) install --no-deps --requirement requirements-benchmarks.lock
 	@touch $@
 
-.PHONY: help demo test coverage bench gpu-check lint docs setup clean
+.PHONY: help demo test coverage bench gpu-check lint docs methods setup clean

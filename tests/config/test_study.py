@@ -278,6 +278,7 @@ def test_the_noise_scale_is_part_of_the_training_only_where_it_is_measured() -> 
         ("save_every", 5),
         ("tracking", {"mode": "online", "project": "p", "entity": "e"}),
         ("report", {"title": "Another", "palette": ["#000000", "#111111", "#222222"]}),
+        ("claims", {"margin": 1.0}),
     ],
 )
 def test_what_leaves_the_mathematics_alone_is_in_no_spec(key: str, value: Any) -> None:

@@ -90,6 +90,7 @@ REPORT_MAY_IMPORT = (
     "statistics/*",
     "*/spec",
     "*/records",
+    "config/claims",
     "config/schema",
     "certificate/verdict",
     "errors",

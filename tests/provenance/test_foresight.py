@@ -1,85 +1,68 @@
-"""What a plan says of Adam's horizon before anything is trained."""
+"""What a study can establish is said before anything is trained, and from its own results afterwards."""
 
+import re
 from pathlib import Path
 
+import fabricate
 import pytest
-from jobs import jobs_of
-from small import tiny_config
 
+from batchscope.cli.main import main
+from batchscope.config.study import Study
 from batchscope.files import write_json
-from batchscope.provenance.forecast import forecast
-from batchscope.provenance.horizon import foresee
-from batchscope.provenance.manifests import run_fingerprint
-from batchscope.provenance.plan import PlannedJob
-from batchscope.provenance.reuse import hashes
-from batchscope.training.spec import TrainSpec
+from batchscope.provenance.foresight import foresight
+from batchscope.provenance.jobs import read_job_file, write_job_file
+from batchscope.report.tables import write_tables
 
-REFERENCE = {
-    "data": {"source": "synthetic", "synthetic": {"reviews": 50_000}},
-    "target_batch_sizes": [64, 256, 1024],
-    "lr_policies": {"constant": {"base_lr": 5e-5}},
-    "budget": {"epochs": 5},
+CONFIG = {
+    "study": "foreseen",
+    "data": {"source": "synthetic", "synthetic": {"reviews": 4000}},
     "models": {"bert": {"architecture": "bert"}},
+    "target_batch_sizes": [16, 64, 256],
+    "lr_policies": {"constant": {"base_lr": 1e-3}},
+    "seeds": [1, 2, 3],
 }
 
 
-def test_the_reference_study_is_warned_of_before_it_is_paid_for(tmp_path: Path) -> None:
-    jobs = jobs_of(tmp_path, tiny_config(**REFERENCE)).read()
-    foreseen = foresee(jobs, jobs.jobs)
-    assert (foreseen.examples, foreseen.known) == (40_000, False)
-    assert [
-        (one.target_batch_size, round(one.refreshes, 1)) for one in sorted(foreseen.horizons, key=lambda x: x[3])
-    ] == [
-        (64, 3.1),
-        (256, 0.8),
-        (1024, 0.2),
-    ]
-    said, basis = foreseen.notes
-    assert "2 of 3 cells" in said
-    assert "40,000 training examples, by the config's shares" in basis
-    assert foresee(jobs, ["tables"]).notes == [], "nothing is trained, so nothing is to be warned of"
+def said(**changes: object) -> str:
+    """What is foreseen for a study in the current folder."""
+    study = Study.from_mapping(CONFIG | changes)
+    specs = study.job_specs()
+    path = write_job_file(Path("jobs"), study.study, specs, {}, study.train_settings())
+    return foresight(read_job_file(path))
 
 
-def test_only_cells_that_will_train_are_audited_against_the_whole_study(tmp_path: Path) -> None:
-    jobs = jobs_of(tmp_path, tiny_config(**REFERENCE)).read()
-    (one,) = foresee(jobs, ["train/bert/bs1024/constant/seed1", "tables"]).horizons
-    assert (one.target_batch_size, one.reference_batch_size) == (1024, 64)
-
-
-def test_the_split_on_disk_decides_and_an_unread_source_is_said_to_be_unknown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_study
-) -> None:
-    jobs = jobs_of(tmp_path / "split", tiny_config(), small_study).read()
-    monkeypatch.chdir(tmp_path / "split")
-    foreseen = foresee(jobs, jobs.jobs)
-    assert (foreseen.examples, foreseen.known) == (184, True)
-    reviews = tmp_path / "reviews.csv"
-    reviews.write_text("text,label\na,0\n")
+def test_a_new_study_is_told_the_best_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    unread = jobs_of(tmp_path / "unread", tiny_config(data={"source": str(reviews), "max_length": 32})).read()
-    (said,) = foresee(unread, unread.jobs).notes
-    assert "is known once the data is read" in said
+    told = said()
+    assert re.match(r"From 3 seeds and 400 test reviews, a contrast finds at best a true difference of \d", told)
+    assert "(Holm over 2 contrasts)" in told
+    assert "Assumed: stable classifiers of 90% accuracy" in told
+    assert "nothing to compare" in said(target_batch_sizes=[16])
+    assert "`batchscope design` takes a number" in said(data={"source": "owner/reviews"})
+    write_json(Path("results/foreseen/data/audit.json"), {"splits": {"test": {"reviews": 25_000}}})
+    assert "From 3 seeds and 25,000 test reviews" in said(data={"source": "owner/reviews"})
 
 
-@pytest.mark.parametrize("budgets", [{"long": {"epochs": 2}, "short": {"epochs": 1}}])
-def test_a_finished_study_of_one_budget_is_found_when_a_second_one_is_added(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_study, budgets: dict[str, object]
-) -> None:
-    """The folder of its runs changes, their fingerprint does not."""
+def test_a_finished_study_speaks_from_its_own_components(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    before = jobs_of(tmp_path, tiny_config(), small_study)
-    run = before.layout.run("bert/bs16/constant/seed1")
-    spec = before.read().spec("train/bert/bs16/constant/seed1", TrainSpec)
-    (run / "checkpoints").mkdir(parents=True)
-    write_json(run / "train.json", {"device": "cpu", "seconds": 1.0, "samples": 368, "train_examples": 184})
-    fingerprint = run_fingerprint(spec, before.codes["train"], before.layout.tokens("bert"))
-    manifest = {"fingerprint": fingerprint, "files": hashes(run), "spec": spec.plain(), "reused_from": None}
-    manifest |= {"precision": "float32", "device_type": "cpu"}
-    write_json(run / "manifest.json", manifest)
-    config = tiny_config(budgets=budgets)
-    del config["budget"]
-    after = jobs_of(tmp_path, config).read()
-    names = [f"train/bert/bs16/constant/{budget}/seed1" for budget in budgets]
-    planned = [PlannedJob("train", {}, name, [{"kind": "new"}]) for name in names]
-    forecast(planned, after)
-    assert [job.reuses for job in planned] == ["results/tiny/runs/bert/bs16/constant/seed1", None]
+    spec = fabricate.spec(**{name: CONFIG[name] for name in ("models", "lr_policies", "seeds")})
+    write_tables(spec, fabricate.study_folder(Path("results/foreseen"), spec, examples=256))
+    told = said()
+    assert "Components: medians of the study's earlier contrasts." in told
+    assert "at best" not in told
+
+
+def test_design_needs_no_study(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["design", "--accuracy", ".90", "--reviews", "5000", "--seeds", "5"])
+    told = capsys.readouterr().out
+    smallest = re.match(
+        r"From 5 seeds and 5,000 test reviews, a contrast finds at best a true difference of ([\d.]+)", told
+    )
+    assert smallest
+    assert 0.4 < float(smallest[1]) < 1.2
+    main(["design", "--accuracy", ".90", "--reviews", "5000", "--seeds", "5", "--sd-review", "30", "--contrasts", "7"])
+    assert "no number of seeds is enough with these reviews" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"power: must be below 1 \(it is 2\.0\)"):
+        main(["design", "--accuracy", ".90", "--reviews", "5000", "--seeds", "5", "--power", "2"])
+    with pytest.raises(SystemExit, match="--accuracy must be between 0 and 1"):
+        main(["design", "--accuracy", "90", "--reviews", "5000", "--seeds", "5"])

@@ -11,9 +11,9 @@ from batchscope.report.answer import answer
 from batchscope.report.cautions import cautions
 from batchscope.report.finished import Finished
 from batchscope.report.spec import ReportSpec
-from batchscope.report.tables import write_tables
+from batchscope.report.tables import summarise, write_tables
 from batchscope.report.trust import uncertified_in_words
-from batchscope.statistics.effects import find
+from batchscope.statistics.conclusions import conclude
 
 SPEC = fabricate.spec(models={"bert": {"architecture": "bert"}}, lr_policies={"constant": {"base_lr": 1e-3}})
 SMALLEST, LARGEST = "bert/bs16/constant/seed1", "bert/bs256/constant/seed2"
@@ -23,12 +23,12 @@ def told(folder: Path, spec: ReportSpec = SPEC, **story: Any) -> tuple[str, str]
     """The headline, and the cautions as one text."""
     write_tables(spec, fabricate.study_folder(folder, spec, examples=256, **story))
     study = Finished.read(spec, folder)
-    findings = find(study.contrasts)
-    effects = findings.effects if findings else []
-    baseline = study.reviews["baseline"]
-    said = cautions(study.results, effects, study.audit, baseline, study.provenance)
+    found = conclude(study.findings)
+    assert found is not None
+    said = cautions(study.results, found.claims, study.audit, study.reviews["baseline"], study.provenance)
     said += uncertified_in_words(study.certificates, study.provenance)
-    return answer(spec, study.results, findings).headline, "\n".join(said)
+    told = answer(spec, study.results, summarise(study.results), found)
+    return f"{told.headline} {told.sentences[0]}", "\n".join(said)
 
 
 def test_a_sound_study_has_its_yardsticks_alone(tmp_path: Path) -> None:
@@ -43,16 +43,18 @@ def test_a_collapsed_and_a_diverged_run_are_named(tmp_path: Path) -> None:
     assert (
         "bert, 256, constant, seed 2 (predicts positive for every test review and its training loss ended above" in said
     )
-    assert "They count in all means and tests: 3 of 3 comparisons include such a run." in said
+    assert "They count in all means. 2 of 2 contrasts include such a run and have no verdict." in said
     assert headline == (
-        "Yes, for 2 of 3 comparisons of batch sizes, under this budget. 2 of these include a run that did not learn."
+        "Nothing can be said: every contrast includes a run that did not learn. "
+        "2 of 2 contrasts include a run that did not learn: they are not read as an effect of the batch size."
     )
 
 
 def test_one_faulty_run_is_singular(tmp_path: Path) -> None:
-    _, said = told(tmp_path, diverged=[SMALLEST])
+    headline, said = told(tmp_path, diverged=[LARGEST])
     assert "1 of 6 runs did not learn" in said
-    assert "It counts in all means and tests: 2 of 3 comparisons include such a run." in said
+    assert "It counts in all means. 1 of 2 contrasts includes such a run and has no verdict." in said
+    assert "1 of 2 contrasts includes a run that did not learn: it is not read as an effect" in headline
 
 
 def test_duplicates_of_test_reviews_are_counted(tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def test_runs_on_other_arithmetic_are_flagged(tmp_path: Path, what: str) -> None
     _, said = told(tmp_path, manifests={SMALLEST: {what: "something else"}})
     assert f"Runs differ in {what}: something else (1 run) and " in said
     assert "(5 runs); something else: bert, 16, constant, seed 1." in said
-    assert "2 of 3 comparisons are between such runs" in said
+    assert "2 of 2 contrasts are between such runs" in said
 
 
 def test_runs_on_another_kind_of_device_than_the_certificate_are_named(tmp_path: Path) -> None:

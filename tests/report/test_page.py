@@ -1,6 +1,7 @@
 """The page: self-contained, escaped, complete, and careful in what it claims."""
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,12 +15,14 @@ from PIL import Image
 from batchscope.errors import UserError
 from batchscope.report.answer import answer
 from batchscope.report.catalogue import figure_names
+from batchscope.report.findings import read_findings
+from batchscope.report.forest import forest_figure
 from batchscope.report.numbers import points
 from batchscope.report.page import markdown_cell, write_report
 from batchscope.report.spec import ReportSpec
-from batchscope.report.tables import read_contrasts, write_tables
-from batchscope.statistics.effects import find
-from batchscope.statistics.paired import Contrast
+from batchscope.report.tables import summarise, write_tables
+from batchscope.report.verdicts import verdict_in_words
+from batchscope.statistics.conclusions import conclude
 
 SPEC = fabricate.spec(report={"title": fabricate.HOSTILE})
 
@@ -144,76 +147,70 @@ def test_markdown_cells_hold_no_markup() -> None:
     assert markdown_cell("a|b <script> p < .001") == "a\\|b &lt;script> p < .001"
 
 
-def test_one_seed_without_a_difference_claims_nothing(tmp_path: Path) -> None:
-    spec = fabricate.spec(seeds=[42])
-    said = say(spec, finish(tmp_path, spec, effect=0.0))
-    assert said.startswith("No difference between target batch sizes is established.")
-    assert "not evidence of no effect" in said
-    assert "variation from seed to seed is not measured" in said
+ONE_MODEL = {"models": {"bert": {"architecture": "bert"}}, "lr_policies": {"constant": {"base_lr": 1e-3}}}
 
 
-def test_one_seed_with_a_difference_does_not_call_it_the_batch_size(tmp_path: Path) -> None:
+def test_one_seed_speaks_of_trained_models_alone(tmp_path: Path) -> None:
     spec = fabricate.spec(seeds=[42])
     said = say(spec, finish(tmp_path, spec, effect=0.15))
-    assert "not yet the batch size" in said
+    assert re.match(
+        r"One seed cannot answer this\. \d+ of 8 pairs of trained models differ on reviews like these\.", said
+    )
     assert "variation from seed to seed is not measured" in said
-    assert "smaller batch is the more accurate" in said
+    assert "√(err/(2N)), which is a lower bound" in said
+    assert re.search(
+        r"From 1 seed and 300 test reviews, a contrast finds at best a true difference of \d+\.\d\d points", said
+    )
+    different = [one for one in read_findings(tmp_path) if one.verdict == "different"]
+    assert different
+    for finding in different:
+        verdict = verdict_in_words(finding, spec.claims, {})
+        assert verdict.startswith("These two trained models, ")
+        assert "batch" not in verdict
 
 
-def test_several_seeds_that_agree_say_yes_under_this_budget(tmp_path: Path) -> None:
-    said = say(fabricate.spec(), finish(tmp_path, fabricate.spec(), effect=0.25, test=600))
-    assert said.startswith("Yes, for ")
-    assert "under this budget" in said
+def test_a_difference_between_seeds_and_reviews_says_yes_under_this_budget(tmp_path: Path) -> None:
+    spec = fabricate.spec(**ONE_MODEL, seeds=[1, 2, 3, 4, 5])
+    said = say(spec, finish(tmp_path, spec, effect=0.12, test=600))
+    assert said.startswith("Yes, in 2 of 2 contrasts of target batch sizes, under this budget.")
+    assert "for seeds and reviews like these, after Holm's correction over 2 contrasts at 5%: 2 different" in said
+    assert "In all different ones, the smaller target batch size is the more accurate." in said
     assert "fewer updates" in said
+    largest = max(read_findings(tmp_path), key=lambda one: abs(one.difference_points))
+    assert f"The largest difference is {points(largest.difference_points)} points (95% interval " in said
 
 
-def test_seeds_that_disagree_are_not_a_difference() -> None:
-    rows = [contrast(seed=1, difference=8.0, p=0.001), contrast(seed=2, difference=-8.0, p=0.001)]
-    results = pd.DataFrame(
-        {"target_batch_size": [16, 64], "updates": [40, 10], "diverged": False, "budget": "2 epochs"}
+def test_no_difference_and_a_wide_margin_say_no(tmp_path: Path) -> None:
+    spec = fabricate.spec(**ONE_MODEL, seeds=[1, 2, 3, 4, 5], claims={"margin": 12})
+    said = say(spec, finish(tmp_path, spec, effect=0.0, test=600))
+    assert said.startswith("No: all 2 contrasts are equivalent within 12 points.")
+    assert "That is enough for the margin of 12 points." in said
+
+
+def test_a_study_that_is_too_small_says_what_it_needs(tmp_path: Path) -> None:
+    spec = fabricate.spec(**ONE_MODEL)
+    said = say(spec, finish(tmp_path, spec, effect=0.0))
+    assert said.startswith("No difference between target batch sizes is established, and none is excluded.")
+    assert "2 underpowered" in said
+    assert re.search(r"The margin of 0\.5 points needs [\d,]+ seeds|needs both more seeds and more", said)
+    finding = read_findings(tmp_path)[0]
+    assert finding.verdict == "underpowered"
+    told = verdict_in_words(finding, spec.claims, {})
+    assert told.startswith("bert, constant LR policy, target batch sizes 16 and 64: underpowered. The difference is ")
+    assert "for 0.5 points it needs " in told
+    never = verdict_in_words(finding._replace(more_seeds=math.inf, more_reviews=40.0), spec.claims, {})
+    assert "it needs 40 more test reviews (no number of seeds is enough with these reviews)." in never
+
+
+def test_a_faulty_contrast_says_so_first(tmp_path: Path) -> None:
+    spec, run = fabricate.spec(**ONE_MODEL), "bert/bs64/constant/seed1"
+    finish(tmp_path, spec, collapsed=[run])
+    finding = next(one for one in read_findings(tmp_path) if one.faulty)
+    said = verdict_in_words(finding, spec.claims, {run: "predicts positive for every test review"})
+    assert said == (
+        "bert, constant LR policy, target batch sizes 16 and 64: no verdict. A run of it did not learn: bert, 64, "
+        "constant, seed 1 (predicts positive for every test review). Its difference is not read as an effect."
     )
-    results = results.assign(constant_prediction=None, constant_prediction_last=None)
-    said = answer(fabricate.spec(), results, find(rows))
-    assert said.headline == "No difference between target batch sizes repeats over the seeds."
-
-
-def test_headline_and_paragraph_count_the_same_comparisons(tmp_path: Path) -> None:
-    """Of 3 comparisons under one policy and the same 3 under another, whose runs they share, 3 count."""
-    spec = fabricate.spec(
-        models={"bert": {"architecture": "bert"}},
-        lr_policies={"one": {"base_lr": 1e-3}, "same": {"base_lr": 1e-3}},
-    )
-    said = say(spec, finish(tmp_path, spec, effect=0.25, test=600))
-    assert said.startswith("Yes, for 3 of 3 comparisons of batch sizes, under this budget.")
-    assert "In every comparison the difference has the same sign" in said
-    assert "correction over 6 tests" in said
-
-
-def test_the_answer_leads_with_the_mean_over_seeds(tmp_path: Path) -> None:
-    said = say(fabricate.spec(), finish(tmp_path, fabricate.spec(), effect=0.25, test=600))
-    effects = pd.read_csv(tmp_path / "tables/effects.csv")
-    largest = effects.loc[effects.difference_points.abs().idxmax()]
-    lead = f"The largest mean difference in test accuracy within a model is {points(largest.difference_points)} points"
-    assert f"{lead} (mean of 2 seeds, from " in said
-
-
-@pytest.mark.parametrize(
-    ("held", "rest"),
-    [(1, "The other 2 comparisons are not established."), (2, "The other 1 comparison is not established.")],
-)
-def test_numbers_agree_with_their_nouns(held: int, rest: str) -> None:
-    rows = [
-        contrast(seed, 8.0, 0.001 if number < held else 0.5)._replace(
-            larger_batch=larger, larger_run=f"bert/bs{larger}/constant/seed{seed}"
-        )
-        for number, larger in enumerate((64, 128, 256))
-        for seed in (1, 2)
-    ]
-    results = pd.DataFrame({"target_batch_size": [16, 64], "updates": [40, 1], "diverged": False, "budget": "2 epochs"})
-    results = results.assign(constant_prediction=None, constant_prediction_last=None)
-    said = answer(fabricate.spec(), results, find(rows))
-    assert rest in " ".join(said.sentences)
-    assert "makes 1 update where 16 makes 40 updates" in " ".join(said.sentences)
 
 
 def test_shared_cells_and_faulty_runs_are_marked_in_the_results(tmp_path: Path) -> None:
@@ -258,10 +255,11 @@ def test_what_was_left_out_is_shown_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_one_batch_size_has_nothing_to_compare(tmp_path: Path) -> None:
-    spec = fabricate.spec(target_batch_sizes=[16])
+    spec = fabricate.spec(target_batch_sizes=[16], **ONE_MODEL)
     folder = finish(tmp_path, spec)
     write_report(spec, folder)
     assert "nothing to compare" in (folder / "report/index.html").read_text(encoding="utf-8")
+    assert forest_figure(spec, read_findings(folder)).axes
 
 
 def test_a_missing_figure_is_named(tmp_path: Path) -> None:
@@ -290,30 +288,5 @@ def test_texts_are_called_what_the_config_calls_them(tmp_path: Path) -> None:
 def say(spec: ReportSpec, folder: Path) -> str:
     """Headline and sentences for a study's tables."""
     results = pd.read_parquet(folder / "tables/results.parquet")
-    said = answer(spec, results, find(read_contrasts(folder)))
+    said = answer(spec, results, summarise(results), conclude(read_findings(folder)))
     return " ".join([said.headline, *said.sentences])
-
-
-def contrast(seed: int, difference: float, p: float) -> Contrast:
-    """One row of the contrasts table."""
-    return Contrast(
-        model="bert",
-        lr_policy="constant",
-        budget="2 epochs",
-        seed=seed,
-        smaller_batch=16,
-        larger_batch=64,
-        smaller_run=f"bert/bs16/constant/seed{seed}",
-        larger_run=f"bert/bs64/constant/seed{seed}",
-        n=300,
-        smaller_accuracy=0.8,
-        larger_accuracy=0.8 + difference / 100,
-        difference_points=difference,
-        standard_error_points=3.0,
-        paired_standard_error_points=2.0,
-        only_smaller_correct=10,
-        only_larger_correct=10,
-        mcnemar_p=p,
-        mcnemar_p_holm=p,
-        comparisons=2,
-    )

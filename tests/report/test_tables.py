@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
-from slow_statistics import reference_holm, reference_mcnemar
+from slow_statistics import reference_crossed, reference_holm, reference_mcnemar
 
 from batchscope.config.study import Cell
 from batchscope.errors import UserError
@@ -66,33 +66,87 @@ def test_summary_is_mean_and_sample_sd_over_seeds(study: Path) -> None:
         assert row["test_low"] < row["test_accuracy_mean"] < row["test_high"]
 
 
-def test_contrasts_compare_the_same_reviews(study: Path) -> None:
-    contrasts = pd.read_csv(study / "tables/contrasts.csv").to_dict("records")
-    runs = {(c.model, c.policy, c.seed, c.batch): c.run for c in SPEC.cells}
-    assert len(contrasts) == 2 * 2 * 2 * 3
-    for row in contrasts:
-        pair = [runs[row["model"], row["lr_policy"], row["seed"], row[f"{end}_batch"]] for end in ("smaller", "larger")]
-        small, large = (predictions(study, run, "test", "best").correct.to_numpy() for run in pair)
-        assert row["smaller_batch"] < row["larger_batch"]
+def test_contrasts_have_the_columns_and_the_numbers_of_the_predictions(study: Path) -> None:
+    contrasts = pd.read_csv(study / "tables/contrasts.csv", dtype={"level_from": str, "level_to": str})
+    names = "factor model lr_policy budget level_from level_to seeds reviews estimand difference_points se_points df "
+    names += "low_points high_points p p_holm p_equivalence verdict more_seeds more_reviews "
+    names += "sd_seed sd_review sd_residual"
+    assert list(contrasts.columns) == names.split()
+    batch_sizes = contrasts[(contrasts.factor == "batch_size") & (contrasts.estimand == "population")]
+    assert len(batch_sizes) == 2 * 2 * 2, "models × policies × larger batch sizes"
+    for row in batch_sizes.to_dict("records"):
+        d = []
+        for seed in SPEC.seeds:
+            small, large = (
+                next(
+                    c.run
+                    for c in SPEC.cells
+                    if (c.model, c.policy, c.seed) == (row["model"], row["lr_policy"], seed)
+                    and str(c.batch) == row[f"level_{end}"]
+                )
+                for end in ("from", "to")
+            )
+            both = [predictions(study, run, "test", "best").correct.to_numpy().astype(int) for run in (small, large)]
+            d.append(both[1] - both[0])
+        difference, error, df, _ = reference_crossed(np.array(d))
+        assert row["difference_points"] == pytest.approx(100 * difference)
+        assert row["se_points"] == pytest.approx(100 * error)
+        assert row["df"] == pytest.approx(df)
+        assert (row["seeds"], row["reviews"], row["budget"]) == (2, 300, "2 epochs")
+    family = contrasts[contrasts.estimand == "population"]
+    assert family.p_holm.tolist() == pytest.approx(reference_holm(family.p.tolist()))
+
+
+def test_pairs_describe_every_pair_and_seed(study: Path) -> None:
+    pairs = pd.read_csv(study / "tables/pairs_by_seed.csv").to_dict("records")
+    assert len(pairs) == 2 * 2 * 2 * 3
+    for row in pairs[::5]:
+        small, large = (
+            predictions(study, row[f"{end}_run"], "test", "best").correct.to_numpy() for end in ("smaller", "larger")
+        )
+        counts = int((small & ~large).sum()), int((large & ~small).sum())
+        assert (row["only_smaller_correct"], row["only_larger_correct"]) == counts
+        assert row["mcnemar_p"] == pytest.approx(reference_mcnemar(*counts))
         assert row["difference_points"] == pytest.approx(100 * (large.mean() - small.mean()))
-        unpaired = 100 * math.sqrt(sum(x.mean() * (1 - x.mean()) / len(x) for x in (small, large)))
-        assert row["standard_error_points"] == pytest.approx(unpaired)
-        paired = 100 * np.std(large.astype(int) - small.astype(int)) / math.sqrt(len(small))
-        assert row["paired_standard_error_points"] == pytest.approx(paired)
-        discordant = int((small & ~large).sum()), int((large & ~small).sum())
-        assert row["mcnemar_p"] == pytest.approx(reference_mcnemar(*discordant))
-        assert row["n"] == 300
-    assert [row["mcnemar_p_holm"] for row in contrasts] == pytest.approx(
-        reference_holm([row["mcnemar_p"] for row in contrasts])
-    )
 
 
-def test_a_pair_of_runs_counts_once_in_the_family(tmp_path: Path) -> None:
+def test_contrasts_that_share_their_runs_count_once(tmp_path: Path) -> None:
     twice = fabricate.spec(lr_policies={"one": {"base_lr": 1e-3}, "same": {"base_lr": 1e-3}}, seeds=[1])
     write_tables(twice, fabricate.study_folder(tmp_path, twice, examples=256))
     contrasts = pd.read_csv(tmp_path / "tables/contrasts.csv")
-    assert len(contrasts) == 12
-    assert set(contrasts.comparisons) == {6}
+    assert contrasts.factor.value_counts().to_dict() == {"batch_size": 4, "model": 3}
+    assert set(contrasts.estimand) == {"these_models"}
+
+
+def test_contrasts_in_other_metrics_are_scikit_learns(study: Path) -> None:
+    table = pd.read_csv(study / "tables/contrasts_by_metric.csv", dtype={"level_from": str, "level_to": str})
+    row = table[(table.metric == "macro_f1") & (table.estimand == "population")].iloc[0]
+    scores = {end: [] for end in ("from", "to")}
+    for end, values in scores.items():
+        for cell in SPEC.cells:
+            if (cell.model, cell.policy, str(cell.batch)) == (row.model, row.lr_policy, row[f"level_{end}"]):
+                rows = predictions(study, cell.run, "test", "best")
+                values.append(f1_score(rows.label, rows.logit_1 > rows.logit_0, average="macro"))
+    assert row.difference_points == pytest.approx(100 * (mean(scores["to"]) - mean(scores["from"])))
+
+
+def test_tables_for_a_paper_have_rules_and_escaped_names(study: Path, tmp_path: Path) -> None:
+    for name in ("contrasts", "omnibus", "summary"):
+        text = (study / f"tables/{name}.tex").read_text(encoding="utf-8")
+        assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+        rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+        assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
+    spec = fabricate.spec(models={"my_bert": {"architecture": "bert"}}, seeds=[1])
+    write_tables(spec, fabricate.study_folder(tmp_path, spec, examples=256))
+    assert r"my\_bert" in (tmp_path / "tables/contrasts.tex").read_text(encoding="utf-8")
+
+
+def test_the_same_rows_are_in_csv_and_parquet(study: Path) -> None:
+    for path in (study / "tables").glob("*.parquet"):
+        if path.stem != "history":
+            csv, parquet = pd.read_csv(path.with_suffix(".csv")), pd.read_parquet(path)
+            assert len(csv) == len(parquet)
+            assert list(csv.columns) == list(parquet.columns)[: len(csv.columns)]
 
 
 def test_every_catalogued_table_is_written_and_no_other(study: Path) -> None:
@@ -114,14 +168,6 @@ def test_class_counts_are_those_of_the_predictions(study: Path) -> None:
             assert row.recall.item() == recall_score(rows.label, said)
             assert row.precision.item() == precision_score(rows.label, said)
             assert row.f1.item() == pytest.approx(f1_score(rows.label, said), rel=1e-12)
-
-
-def test_effects_are_the_means_of_the_contrasts(study: Path) -> None:
-    effects = pd.read_csv(study / "tables/effects.csv")
-    contrasts = pd.read_csv(study / "tables/contrasts.csv")
-    keys = ["model", "lr_policy", "smaller_batch", "larger_batch"]
-    means = contrasts.groupby(keys, sort=False).difference_points.mean()
-    assert effects.difference_points.tolist() == pytest.approx(means.tolist())
 
 
 def test_attention_counts_layers_from_one_and_keeps_the_reason(tmp_path: Path) -> None:

@@ -58,13 +58,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    plan, fetch, verify, forensics = (
+    plan, design, fetch, verify, forensics = (
         verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__) for name, verb in people.VERBS.items()
     )
     plan.add_argument("--configfile", type=Path, nargs="+", default=[], metavar="YAML", help="as for snakemake")
     plan.add_argument("--cores", type=int, metavar="N", help="predict the time with so many cores (all if not given)")
     plan.add_argument("--json", action="store_true", help="for machines")
     plan.add_argument("SNAKEMAKE", nargs="*", help="after --: further arguments for snakemake")
+    _add_design(design)
     fetch.add_argument("--configfile", type=Path, required=True, metavar="YAML", help="the study's config")
     fetch.add_argument("--cache", type=Path, metavar="FOLDER", help="instead of HF_HOME")
     verify.add_argument("FOLDER", type=Path, help="folder of a run; with --all that of a study")
@@ -73,6 +74,22 @@ def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     verify.add_argument("--threads", type=int, metavar="N", help="CPU threads (all of them if not given)")
     forensics.add_argument("FILE", type=Path, help="YAML: accuracies of studies, see docs/reference-study.md")
     forensics.add_argument("--output", type=Path, metavar="FOLDER", help="write CSV tables and a forest plot there")
+
+
+def _add_design(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--accuracy", type=float, required=True, metavar="SHARE", help="expected test accuracy, as .90")
+    verb.add_argument("--reviews", type=int, required=True, metavar="N", help="test reviews")
+    verb.add_argument("--seeds", type=int, required=True, metavar="J", help="seeds per cell")
+    verb.add_argument("--contrasts", type=int, default=1, metavar="M", help="contrasts in Holm's family (1)")
+    verb.add_argument("--margin", type=float, metavar="POINTS", help="as claims.margin of a config")
+    verb.add_argument("--level", type=float, metavar="SHARE", help="as claims.level of a config")
+    verb.add_argument("--power", type=float, metavar="SHARE", help="as claims.power of a config")
+    verb.add_argument(
+        "--sd-seed", type=float, default=0.0, metavar="POINTS", help="sd_seed of tables/contrasts.csv of a pilot study"
+    )
+    verb.add_argument(
+        "--sd-review", type=float, default=0.0, metavar="POINTS", help="sd_review of that table: review × batch size"
+    )
 
 
 def run_stage(arguments: argparse.Namespace) -> None:

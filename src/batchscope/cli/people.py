@@ -8,6 +8,7 @@ from batchscope.errors import UserError
 def plan(arguments: argparse.Namespace) -> None:
     """Show what the workflow would run now and why, what it finds finished, and how long it will take."""
     from batchscope.provenance.forecast import forecast
+    from batchscope.provenance.foresight import foresight
     from batchscope.provenance.horizon import foresee
     from batchscope.provenance.plan import machine_of, planned_jobs
     from batchscope.provenance.plan_view import as_json, as_table
@@ -17,7 +18,33 @@ def plan(arguments: argparse.Namespace) -> None:
     outlook = forecast(jobs, job_file, machine_of(options))
     foreseen = foresee(job_file, [job.name for job in jobs if job.reuses is None])
     outlook = outlook._replace(notes=[*outlook.notes, *foreseen.notes])
-    print(as_json(jobs, outlook) if arguments.json else as_table(jobs, outlook))
+    print(as_json(jobs, outlook) if arguments.json else f"{as_table(jobs, outlook)}\n\n{foresight(job_file)}")
+
+
+def design(arguments: argparse.Namespace) -> None:
+    """Say which difference so many seeds and test reviews can establish, and what the margin needs, without a study."""
+    from pydantic import ValidationError
+
+    from batchscope.config.claims import Claims
+    from batchscope.config.errors import explain
+    from batchscope.provenance.foresight import design_in_words
+
+    given = {name: getattr(arguments, name) for name in ("margin", "level", "power")}
+    try:
+        claims = Claims.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise UserError("impossible options:\n" + explain(error.errors(), Claims)) from None
+    print(
+        design_in_words(
+            arguments.accuracy,
+            arguments.seeds,
+            arguments.reviews,
+            claims,
+            arguments.contrasts,
+            arguments.sd_seed,
+            arguments.sd_review,
+        )
+    )
 
 
 def fetch(arguments: argparse.Namespace) -> None:
@@ -55,4 +82,4 @@ def forensics(arguments: argparse.Namespace) -> None:
         print("Written: " + ", ".join(str(path) for path in write_findings(found, arguments.output)))
 
 
-VERBS = {verb.__name__: verb for verb in (plan, fetch, verify, forensics)}
+VERBS = {verb.__name__: verb for verb in (plan, design, fetch, verify, forensics)}

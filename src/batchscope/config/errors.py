@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from batchscope.config.schema import COLOUR, NAME, NOUN, Section
+from batchscope.config.schema import COLOUR, NOUN
+from batchscope.config.section import NAME, Section
 from batchscope.errors import counted, either
 
 BRANCH = re.compile(r"constrained-\w+|literal\[.*\]|int|float|str|bool|none")

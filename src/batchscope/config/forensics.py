@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from batchscope.config.errors import explain
-from batchscope.config.schema import Fraction, Name, PositiveFloat, PositiveInt, Section
+from batchscope.config.section import Fraction, Name, PositiveFloat, PositiveInt, Section
 from batchscope.errors import UserError
 from batchscope.statistics.forensics import Reported
 

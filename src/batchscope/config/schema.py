@@ -6,10 +6,12 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from batchscope.certificate.spec import FEWEST_REVIEWS
 from batchscope.config.architectures import mistakes
+from batchscope.config.claims import Claims, Factor
+from batchscope.config.section import Fraction, Name, PositiveFloat, PositiveInt, Section
 from batchscope.errors import counted
 from batchscope.model.folder import model_files
 from batchscope.model.spec import Architecture, ModelSpec
@@ -24,14 +26,9 @@ from batchscope.training.schedule import (
 )
 from batchscope.wording import Wording, plural
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 NOUN = r"^[^\W\d_]+([ -][^\W\d_]+)*$"
 COLOUR = r"^#[0-9a-fA-F]{6}$"
-Name = Annotated[str, Field(pattern=NAME)]
 Noun = Annotated[str, Field(pattern=NOUN)]
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 # YAML reads a plain `off` as false.
 NoiseScale = Annotated[
@@ -52,12 +49,6 @@ def path_exists(name: str) -> bool:
         return Path(name).expanduser().exists()
     except (OSError, RuntimeError, ValueError):
         return False
-
-
-class Section(BaseModel):
-    """A part of the config: unknown keys are errors, nothing changes after validation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Split(Section):
@@ -330,7 +321,7 @@ class Schedule(Section):
 class Attention(Section):
     """Which reviews get attention maps, and of which runs."""
 
-    texts: list[Annotated[str, Field(min_length=1)]] = []
+    texts: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
     """Your own texts. If there are none, three validation reviews are chosen by a bag-of-words classifier."""
     maps: Literal["first_seed", "all"] = "first_seed"
     """Runs whose attention is drawn token by token: those of the first seed, or all. It is measured and kept of all."""
@@ -353,7 +344,7 @@ class Report(Section):
 
     title: str | None = None
     """Heading of the report; the study's name if unset."""
-    palette: list[Annotated[str, Field(pattern=COLOUR)]] = []
+    palette: list[Annotated[str, Field(pattern=COLOUR)]] = Field(default=[])
     """Colours of the target batch sizes, in order, as `#rrggbb`; a colour-blind-safe scale if empty."""
 
 
@@ -423,6 +414,8 @@ class Config(Section):
     """Which reviews get attention maps, and of which runs."""
     tracking: Tracking = Tracking()
     """Weights & Biases."""
+    claims: Claims = Claims()
+    """What the study is to establish: which cells are compared, and by which rule a difference counts."""
     report: Report = Report()
     """The report's looks."""
 
@@ -486,6 +479,22 @@ class Config(Section):
             raise ValueError(
                 f"target_batch_sizes: {known}, and {above[0]:,} is more; take it out, or take more reviews"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _claims_compare_what_the_grid_has(self) -> Self:
+        grid: dict[Factor, list[str]] = {
+            "batch_size": [str(size) for size in self.target_batch_sizes],
+            "lr_policy": list(self.lr_policies),
+            "model": list(self.models),
+        }
+        wrong = [
+            f"claims.contrasts.{name}.{mistake}"
+            for name, contrast in self.claims.contrasts.items()
+            for mistake in contrast.mistakes(grid)
+        ]
+        if wrong:
+            raise ValueError("\n  ".join(wrong))
         return self
 
     @model_validator(mode="after")

@@ -201,13 +201,14 @@ class Study(Config):
                     shared=run != cell,
                 )
                 for cell, run in self.runs(memory).items()
-            )
+            ),
+            claims=self.claims,
         )
 
     def figures_spec(self, memory: Path | None = None) -> FiguresSpec:
         """What the figures depend on besides tables and attention: the grid, what is drawn, the colours."""
         return FiguresSpec(
-            cells=self.tables_spec(memory).cells,
+            **dict(self.tables_spec(memory)),
             review_names=self.review_names(),
             noise_scale=self.noise_scale,
             validates_within_epochs=self.validate_every is not None,

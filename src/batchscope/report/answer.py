@@ -1,16 +1,25 @@
 """The answer in words: is the difference between batch sizes real? What is counted comes from ``statistics``."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
+from batchscope.config.claims import Claims
 from batchscope.config.schema import Budget
 from batchscope.errors import counted
-from batchscope.report.cautions import faulty_runs
-from batchscope.report.numbers import p_equals, percent, points
+from batchscope.report.numbers import percent, points
 from batchscope.report.spec import ReportSpec
-from batchscope.statistics.effects import Effect, Findings
+from batchscope.report.verdicts import ESTIMANDS, difference_in_words, power_in_words
+from batchscope.statistics.conclusions import (
+    Conclusions,
+    design,
+    stable_components,
+    typical_components,
+    with_verdict,
+)
+from batchscope.statistics.contrasts import Finding
+from batchscope.statistics.verdicts import VERDICTS, Verdict
 
 
 class Answer(NamedTuple):
@@ -20,121 +29,134 @@ class Answer(NamedTuple):
     sentences: list[str]
 
 
-def answer(spec: ReportSpec, results: pd.DataFrame, findings: Findings | None) -> Answer:
-    """What the contrasts of test accuracy show, in plain words. ``results`` has one row per cell."""
-    if findings is None:
+def answer(spec: ReportSpec, results: pd.DataFrame, summary: pd.DataFrame, found: Conclusions | None) -> Answer:
+    """What the contrasts of test accuracy show, in plain words.
+
+    ``results`` has one row per cell, ``summary`` one per cell over its seeds.
+    """
+    sizes = found.of_batch_sizes() if found else []
+    if found is None or not sizes:
+        if len(spec.batch_sizes) > 1:
+            headline = "The study's contrasts do not compare target batch sizes."
+            return Answer(headline, ["Add such a contrast to `claims.contrasts` to see what the batch size does."])
         headline = "There is nothing to compare: the study has one target batch size."
         return Answer(headline, ["Add values to target_batch_sizes to see what the batch size does."])
-    headline, verdict = _verdict(findings)
-    headline += _faulty(findings.established, set(faulty_runs(results)))
     budgets = [_budget(name, spec.budgets[name], results, len(spec.budgets) > 1) for name in spec.budget_names]
-    return Answer(headline, [_largest(findings), verdict, _seeds(findings.seeds), *budgets])
+    sentences = [_faulty(sizes), _verdicts(sizes, spec.claims), _largest(found), _scatter(summary)]
+    sentences += [_power(found, summary, spec.claims), *budgets]
+    headline = _of_one_seed(sizes) if found.one_seed else _headline(sizes, spec.claims)
+    return Answer(headline, [sentence for sentence in sentences if sentence])
 
 
-def _largest(findings: Findings) -> str:
-    effect = findings.largest
-    small, large = (
+def _of_one_seed(sizes: Sequence[Finding]) -> str:
+    """One seed says nothing of what trains the models: the headline speaks of trained models alone."""
+    different = len(with_verdict(sizes, "different"))
+    said = f"{different} of {counted(len(sizes), 'pair')} of trained models {'differs' if different == 1 else 'differ'}"
+    return f"One seed cannot answer this. {said} on reviews like these."
+
+
+def _headline(sizes: Sequence[Finding], claims: Claims) -> str:
+    total, held = len(sizes), len(with_verdict(sizes, "different"))
+    budgets = "these budgets" if len({finding.budget for finding in sizes}) > 1 else "this budget"
+    alike = len(with_verdict(sizes, "equivalent"))
+    if held:
+        return f"Yes, in {held} of {counted(total, 'contrast')} of target batch sizes, under {budgets}."
+    if alike == total:
+        return f"No: all {counted(total, 'contrast')} are equivalent within {claims.margin:g} points."
+    if alike:
+        said = f"{alike} of {counted(total, 'contrast')} {_is(alike)} equivalent within {claims.margin:g} points"
+        return f"No difference between target batch sizes is established. {said}."
+    if len(with_verdict(sizes, "did not learn")) == total:
+        return "Nothing can be said: every contrast includes a run that did not learn."
+    return "No difference between target batch sizes is established, and none is excluded."
+
+
+def _faulty(sizes: Sequence[Finding]) -> str:
+    """Contrasts that cannot be read come first."""
+    broken = len(with_verdict(sizes, "did not learn"))
+    if not broken:
+        return ""
+    which = "includes a run that did not learn: it is" if broken == 1 else "include a run that did not learn: they are"
+    return f"{broken} of {counted(len(sizes), 'contrast')} {which} not read as an effect of the batch size."
+
+
+def _verdicts(sizes: Sequence[Finding], claims: Claims) -> str:
+    """How many contrasts have which verdict, and in which direction the different ones point."""
+    counts: dict[Verdict, int] = {verdict: len(with_verdict(sizes, verdict)) for verdict in VERDICTS}
+    said = "; ".join(f"{count} {verdict}" for verdict, count in counts.items() if count and verdict != "did not learn")
+    if not said:
+        return ""
+    family = f"after Holm's correction over {counted(sizes[0].tests, 'contrast')} at {percent(claims.level, 0)}"
+    whose = ESTIMANDS[sizes[0].estimand]
+    if sizes[0].estimand == "these_models":
+        whose = "pairs of trained models, on reviews like these"
+    return f"Verdicts for {whose}, {family}: {said}.{_direction(sizes)}"
+
+
+def _direction(sizes: Sequence[Finding]) -> str:
+    held = with_verdict(sizes, "different")
+    if not held or held[0].estimand == "these_models":
+        return ""
+    higher = sum(finding.difference_points > 0 for finding in held)
+    if higher in (0, len(held)):
+        where = "In the different one" if len(held) == 1 else "In all different ones"
+        return f" {where}, the {'larger' if higher else 'smaller'} target batch size is the more accurate."
+    return f" The larger target batch size is the more accurate in {higher} of the {len(held)} different ones."
+
+
+def _largest(found: Conclusions) -> str:
+    largest = found.largest
+    if largest is None:
+        return ""
+    levels = " to ".join(
         f"{batch:,} ({percent(accuracy, 2)})"
         for batch, accuracy in (
-            (effect.smaller_batch, effect.smaller_accuracy),
-            (effect.larger_batch, effect.larger_accuracy),
+            (largest.batch_from, largest.accuracy_from),
+            (largest.batch_to, largest.accuracy_to),
         )
     )
-    several = len({one.budget for one in findings.effects}) > 1
-    budget = f", budget {effect.budget}" if several else ""
-    where = f"{effect.model}, {effect.lr_policy} LR policy{budget}, from target batch size {small} to {large}"
-    errors = f"{effect.paired_standard_error_points:.2f} points paired, {effect.standard_error_points:.2f} unpaired"
-    what = "mean difference" if effect.seeds > 1 else "difference"
-    said = f"The largest {what} in test accuracy within a model is {_size(effect)}: {where}. "
-    whose = "The standard error of one seed's difference" if effect.seeds > 1 else "Its standard error"
-    said += f"{whose} is {errors}, on the same {counted(effect.n, 'test review')}. Exact McNemar test: "
-    correction = f"after Holm's correction over {counted(findings.tests, 'test')}"
-    return said + f"{_each_p(effect.p)}; {_each_p(effect.p_holm)} {correction}."
+    several = len({finding.budget for finding in found.of_batch_sizes()}) > 1
+    budget = [f"budget {largest.budget}"] if several else []
+    where = ", ".join([largest.model, f"{largest.lr_policy} LR policy", *budget, f"from {levels}"])
+    said = f"The largest difference is {difference_in_words(largest)}, for {ESTIMANDS[largest.estimand]}: {where}."
+    if largest.seeds > 1:
+        said += f" Over its {largest.seeds} seeds it goes from {points(largest.lowest_points)} to "
+        said += f"{points(largest.highest_points)}."
+    return said
 
 
-def _size(effect: Effect) -> str:
-    """`−1.20 points`, with the spread over several seeds."""
-    size = f"{points(effect.difference_points)} points"
-    if effect.seeds == 1:
-        return size
-    spread = f"from {points(effect.smallest_difference_points)} to {points(effect.largest_difference_points)}"
-    return f"{size} (mean of {effect.seeds} seeds, {spread})"
-
-
-def _each_p(values: tuple[float, ...]) -> str:
-    if len(values) == 1:
-        return p_equals(values[0])
-    lowest, highest = p_equals(min(values)), p_equals(max(values))
-    return f"{lowest} in every seed" if lowest == highest else f"{lowest} to {highest} over the seeds"
-
-
-def _verdict(findings: Findings) -> tuple[str, str]:
-    effects, seeds = findings.effects, findings.seeds
-    budgets = "these budgets" if len({effect.budget for effect in effects}) > 1 else "this budget"
-    total, held = len(effects), findings.established
-    if not findings.significant_tests:
-        blind = 2 * findings.median_paired_standard_error
+def _scatter(summary: pd.DataFrame) -> str:
+    """The scatter over seeds beside that of a stable classifier."""
+    expected = 100 * summary.test_accuracy_sd_expected.median()
+    reviews = counted(int(summary.test_examples.iloc[0]), "test review")
+    if summary.seeds.max() == 1:
         return (
-            "No difference between target batch sizes is established.",
-            f"None of the {counted(total, 'comparison')} has a Holm-corrected p below .05. That is not evidence of no "
-            f"effect: on this many test reviews, differences under about {blind:.1f} points (two paired standard "
-            f"errors) are hard to tell from chance.",
+            f"Every cell was trained once: variation from seed to seed is not measured. A stable classifier would have "
+            f"an SD over seeds of {expected:.2f} points on {reviews}, √(err/(2N)), which is a lower bound."
         )
-    if seeds == 1:
-        return (
-            f"In {len(held)} of {counted(total, 'comparison')} the runs differ by more than the test set's chance. "
-            f"With one seed, that is not yet the batch size.",
-            f"There the Holm-corrected p is below .05{_direction(held)}: those trained models differ on reviews like "
-            f"these. One seed cannot show whether another seed would give the same difference.",
-        )
-    if not held:
-        return (
-            "No difference between target batch sizes repeats over the seeds.",
-            f"The Holm-corrected p is below .05 in {findings.significant_tests} of {counted(findings.tests, 'test')}. "
-            f"No comparison of the {total:,} has that, with the same sign, in each of the {seeds} seeds.",
-        )
-    where = "In every comparison" if len(held) == total else "There"
-    others = total - len(held)
-    rest = f" The other {counted(others, 'comparison')} {_is(others)} not established." if others else ""
+    own = summary[~summary.shared]
+    more = int((own.test_accuracy_sd_p < 0.05).sum())
+    sd = 100 * own.test_accuracy_sd.median()
+    judged = f"in {more} of {counted(len(own), 'cell')}, seeds differ by more than expected (χ², p < .05)"
+    if not more:
+        judged = "in no cell do seeds differ by more than expected"
     return (
-        f"Yes, for {len(held)} of {counted(total, 'comparison')} of batch sizes, under {budgets}.",
-        f"{where} the difference has the same sign and a Holm-corrected p below .05 in each of the {seeds} seeds"
-        f"{_direction(held)}.{rest}",
+        f"The SD over seeds of test accuracy is {sd:.2f} points (median of the cells). A stable classifier would have "
+        f"{expected:.2f} on {reviews}, √(err/(2N)): {judged}."
     )
 
 
-def _faulty(established: Sequence[Effect], faulty: set[str]) -> str:
-    """How many of the established comparisons include a run that did not learn."""
-    touched = sum(not faulty.isdisjoint(effect.runs) for effect in established)
-    if not touched:
-        return ""
-    which = "It includes" if len(established) == 1 else f"{touched} of these include{'s' if touched == 1 else ''}"
-    return f" {which} a run that did not learn."
+def _power(found: Conclusions, summary: pd.DataFrame, claims: Claims) -> str:
+    """What the study can establish, from its own components or, with one seed, from those of stable classifiers."""
+    tests = found.claims[0].tests
+    seeds, reviews = found.claims[0].seeds, found.claims[0].reviews
+    parts = typical_components(found.claims)
+    stable = stable_components(float(summary.test_accuracy_mean.mean()))
+    return power_in_words(design(parts or stable, seeds, reviews, claims, tests), claims, assumed=parts is None)
 
 
 def _is(count: int) -> str:
     return "is" if count == 1 else "are"
-
-
-def _direction(effects: Iterable[Effect]) -> str:
-    signs = [effect.difference_points > 0 for effect in effects]
-    higher = sum(signs)
-    which = "" if len(signs) == 1 else " in every one of them"
-    if higher == 0:
-        return f", and the smaller batch is the more accurate{which}"
-    if higher == len(signs):
-        return f", and the larger batch is the more accurate{which}"
-    return f", with the larger batch more accurate in {higher} and the smaller in {len(signs) - higher} of them"
-
-
-def _seeds(seeds: int) -> str:
-    if seeds == 1:
-        return (
-            "Every cell was trained once: variation from seed to seed is not measured, and the tests above speak about "
-            "these trained models only."
-        )
-    few = "; with so few, their spread is itself only roughly known" if seeds < 5 else ""
-    return f"Every cell was trained with {seeds} seeds{few}."
 
 
 def _budget(name: str, budget: Budget, results: pd.DataFrame, several: bool) -> str:

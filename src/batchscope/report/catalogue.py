@@ -8,19 +8,14 @@ from batchscope.report.spec import FiguresSpec, GridCell, TablesSpec
 SHOWN_TABLES = ("summary.csv", "contrasts.csv", "cost.csv")
 """The files under ``tables/`` that `snakemake --report` presents."""
 PLAIN_TABLES = (
-    "results.parquet",
-    "history.parquet",
-    "results.csv",
-    "effects.csv",
-    "classes.csv",
-    "confusion.csv",
-    "audit.csv",
-    "curves.csv",
-    "horizon.csv",
-    "sweep.csv",
-    "tuning.csv",
-    "best_of_n.csv",
-) + ("noise_scale.csv", "attention.csv", "certificates.csv", "baseline.csv", "provenance.csv")
+    *("results.csv", "results.parquet", "history.parquet"),
+    *("summary.parquet", "summary.tex", "contrasts.parquet", "contrasts.tex"),
+    *("omnibus.csv", "omnibus.parquet", "omnibus.tex"),
+    *(f"{name}.{form}" for name in ("pairs", "pairs_by_seed", "contrasts_by_metric") for form in ("csv", "parquet")),
+    *("curves.csv", "horizon.csv", "sweep.csv", "tuning.csv", "best_of_n.csv"),
+    *("classes.csv", "confusion.csv", "audit.csv", "noise_scale.csv", "attention.csv", "certificates.csv"),
+    *("baseline.csv", "provenance.csv"),
+)
 """The other files under ``tables/``."""
 FORMATS = ("png", "svg")
 
@@ -50,6 +45,7 @@ def figure_names(spec: FiguresSpec) -> list[CataloguedFigure]:
 def _figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
     """The figures, named without a format."""
     yield CataloguedFigure("accuracy", "Test accuracy", {"models": "all"}, "accuracy")
+    yield CataloguedFigure("contrasts", "Test accuracy", {"models": "all, contrasts"}, "contrasts")
     for model in spec.model_names:
         for budget in spec.budget_names:
             named, end = {"budget": budget} if spec.several_budgets else {}, suffix(spec, budget)

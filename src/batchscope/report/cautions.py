@@ -8,14 +8,15 @@ from batchscope.data.records import Audit, Baseline
 from batchscope.errors import counted
 from batchscope.report.numbers import listed, percent
 from batchscope.report.trust import MOST_NAMED, named, run_in_words
-from batchscope.statistics.effects import Effect
+from batchscope.statistics.contrasts import Finding
+from batchscope.statistics.health import faulty_runs
 
 UNBALANCED = 1.5
 """Classes are unbalanced if the most frequent one has this many times its equal share."""
 
 
 def cautions(
-    results: pd.DataFrame, effects: Sequence[Effect], audit: Audit, baseline: Baseline, runs: pd.DataFrame
+    results: pd.DataFrame, claims: Sequence[Finding], audit: Audit, baseline: Baseline, runs: pd.DataFrame
 ) -> list[str]:
     """The sentences that apply to the study, the gravest first.
 
@@ -23,8 +24,8 @@ def cautions(
     """
     own = results[~results.shared]
     found = [
-        faulty_in_words(own, effects),
-        *differing_in_words(runs, effects),
+        faulty_in_words(own, claims),
+        *differing_in_words(runs, claims),
         duplicates_in_words(audit),
         balance_in_words(audit),
         left_out_in_words(audit),
@@ -33,38 +34,22 @@ def cautions(
     return [sentence for sentence in found if sentence]
 
 
-def faulty_runs(results: pd.DataFrame) -> dict[str, str]:
-    """Run → why it counts as one that did not learn."""
-    found = {}
-    for row in results.to_dict("records"):
-        reasons = []
-        if not pd.isna(row["constant_prediction"]):
-            reasons.append(f"predicts {row['constant_prediction']} for every test review")
-        elif not pd.isna(row["constant_prediction_last"]):
-            reasons.append(f"predicts {row['constant_prediction_last']} for every test review after its last epoch")
-        if row["diverged"]:
-            reasons.append("its training loss ended above that of guessing")
-        if reasons:
-            found[str(row["run"])] = " and ".join(reasons)
-    return found
-
-
-def faulty_in_words(results: pd.DataFrame, effects: Sequence[Effect]) -> str:
-    """Names the runs that did not learn, and how many comparisons include one."""
+def faulty_in_words(results: pd.DataFrame, claims: Sequence[Finding]) -> str:
+    """Names the runs that did not learn, and how many contrasts include one."""
     faulty = faulty_runs(results)
     if not faulty:
         return ""
     shown = [f"{run_in_words(run)} ({reason})" for run, reason in list(faulty.items())[:MOST_NAMED]]
     more = f"; and {len(faulty) - MOST_NAMED} more" if len(faulty) > MOST_NAMED else ""
     said = f"{len(faulty)} of {counted(len(results), 'run')} did not learn: {'; '.join(shown)}{more}."
-    touched = sum(not faulty.keys().isdisjoint(effect.runs) for effect in effects)
+    touched = sum(not faulty.keys().isdisjoint(claim.runs.split()) for claim in claims)
     if touched:
-        said += f" {_they(len(faulty))} in all means and tests: {touched} of {counted(len(effects), 'comparison')} "
-        said += f"{'includes' if touched == 1 else 'include'} such a run."
+        said += f" {_they(len(faulty))} in all means. {touched} of {counted(len(claims), 'contrast')} "
+        said += f"{'includes' if touched == 1 else 'include'} such a run and {_have(touched)} no verdict."
     return said
 
 
-def differing_in_words(runs: pd.DataFrame, effects: Sequence[Effect]) -> list[str]:
+def differing_in_words(runs: pd.DataFrame, claims: Sequence[Finding]) -> list[str]:
     """One sentence for each of precision, device and library in which the runs of the study differ."""
     subjects = {"precision": "precision", "device": "device", "determinism": "determinism", "driver": "NVIDIA driver"}
     subjects |= {f"prediction_{name}": f"the {name} of their predictions" for name in ("precision", "device")}
@@ -73,18 +58,18 @@ def differing_in_words(runs: pd.DataFrame, effects: Sequence[Effect]) -> list[st
         for name in runs.columns
         if name.startswith("version_")
     }
-    return [_differ(runs, name, subject, effects) for name, subject in subjects.items() if runs[name].nunique() > 1]
+    return [_differ(runs, name, subject, claims) for name, subject in subjects.items() if runs[name].nunique() > 1]
 
 
-def _differ(runs: pd.DataFrame, name: str, subject: str, effects: Sequence[Effect]) -> str:
+def _differ(runs: pd.DataFrame, name: str, subject: str, claims: Sequence[Finding]) -> str:
     groups = {str(value) or "unknown": list(group.run) for value, group in runs.groupby(name, sort=False)}
     value_of = {run: value for value, read in groups.items() for run in read}
     rarest = min(groups, key=lambda value: len(groups[value]))
     counts = listed(f"{value} ({counted(len(read), 'run')})" for value, read in groups.items())
-    mixed = sum(len({value_of[run] for run in effect.runs}) > 1 for effect in effects)
+    mixed = sum(len({value_of[run] for run in claim.runs.split()}) > 1 for claim in claims)
     said = f"Runs differ in {subject}: {counts}; {rarest}: {named(groups[rarest])}."
     if mixed:
-        said += f" {mixed} of {counted(len(effects), 'comparison')} {'is' if mixed == 1 else 'are'} between such runs: "
+        said += f" {mixed} of {counted(len(claims), 'contrast')} {'is' if mixed == 1 else 'are'} between such runs: "
         said += "their differences can come from that as well."
     return said
 
@@ -141,6 +126,10 @@ def _most_frequent(audit: Audit) -> tuple[str, int, int]:
 
 def _they(count: int) -> str:
     return "It counts" if count == 1 else "They count"
+
+
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"
 
 
 def _was(count: int) -> str:

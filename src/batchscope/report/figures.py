@@ -14,6 +14,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from batchscope.errors import UserError, counted
 from batchscope.report.catalogue import attention_cells, figure_names, suffix
 from batchscope.report.curves import training_figure, validation_cost_figure, validation_figure
+from batchscope.report.findings import read_findings
+from batchscope.report.forest import forest_figure
 from batchscope.report.glyphs import printable
 from batchscope.report.maps import (
     ReviewMaps,
@@ -64,12 +66,14 @@ def draw_figures(spec: FiguresSpec, study_folder: Path) -> None:
         results = pd.read_parquet(study_folder / "tables" / "results.parquet")
         history = pd.read_parquet(study_folder / "tables" / "history.parquet")
         reached = pd.read_csv(study_folder / "tables" / "curves.csv", dtype={"run": str})
+        findings = read_findings(study_folder)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename or error} is missing; make the tables first") from None
     names = [Path(entry.name) for entry in figure_names(spec)]
     drawn = sweep_figures(spec, study_folder / "tables")
     spec = chosen_by(spec, results)
     drawn |= {"accuracy": accuracy_figure(spec, results), "cost": cost_figure(spec, results)}
+    drawn["contrasts"] = forest_figure(spec, findings)
     drawn["quality_cost"] = quality_cost_figure(spec, results)
     for model in spec.model_names:
         for budget in spec.budget_names:

@@ -10,11 +10,12 @@ from batchscope.data.records import Audit, ReviewsFile
 from batchscope.files import read_json
 from batchscope.insight.records import AttentionMeasures
 from batchscope.report.catalogue import attention_cells
+from batchscope.report.findings import read_findings, read_trends
 from batchscope.report.spec import ReportSpec
 from batchscope.report.sweep import chosen_by, read_choices
-from batchscope.report.tables import read_contrasts
+from batchscope.statistics.contrasts import Finding
 from batchscope.statistics.horizon import Horizon
-from batchscope.statistics.paired import Contrast
+from batchscope.statistics.omnibus import Trend
 from batchscope.statistics.sweep import Choice
 
 NAMES = {"model": str, "lr_policy": str, "budget": str, "run": str, "class": str, "label": str, "prediction": str}
@@ -31,7 +32,11 @@ class Finished(NamedTuple):
     horizons: list[Horizon]
     choices: list[Choice]
     """What the sweeps chose."""
-    contrasts: list[Contrast]
+    findings: list[Finding]
+    """Every contrast under every estimand."""
+    trends: list[Trend]
+    pairs: pd.DataFrame
+    """All pairs of batch sizes."""
     per_class: pd.DataFrame
     confusion: pd.DataFrame
     noise_scale: pd.DataFrame
@@ -55,7 +60,9 @@ class Finished(NamedTuple):
             results=results,
             horizons=[Horizon(*row) for row in _table(folder, "horizon").itertuples(index=False, name=None)],
             choices=read_choices(folder / "tables"),
-            contrasts=read_contrasts(folder),
+            findings=read_findings(folder),
+            trends=read_trends(folder),
+            pairs=pd.read_parquet(folder / "tables" / "pairs.parquet"),
             per_class=_table(folder, "classes"),
             confusion=_table(folder, "confusion"),
             noise_scale=_table(folder, "noise_scale"),

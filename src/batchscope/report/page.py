@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from batchscope.errors import UserError
 from batchscope.files import write_text
-from batchscope.report import insight, sections, trust
+from batchscope.report import insight, sections, trust, verdicts
 from batchscope.report.answer import answer
 from batchscope.report.budgets import budgets_section
 from batchscope.report.catalogue import attention_cells, suffix
@@ -20,11 +20,14 @@ from batchscope.report.protocol import protocol_table
 from batchscope.report.spec import ReportSpec
 from batchscope.report.sweep import sweep_section
 from batchscope.report.tables import summarise
-from batchscope.statistics.effects import effects_over_seeds, find
+from batchscope.statistics.conclusions import Conclusions, conclude
+from batchscope.statistics.health import faulty_runs
 from batchscope.statistics.horizon import warnings
 from batchscope.wording import Wording
 
 LONGEST_REVIEW = 900
+MOST_VERDICTS = 8
+"""Sentences on contrasts that are in sight; the others unfold."""
 CURVES = ("training_accuracy", "training_loss", "validation_accuracy")
 
 
@@ -66,16 +69,15 @@ def _templates(autoescape: bool, wording: Wording) -> Environment:
 
 def _context(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, object]:
     """Everything that the templates show."""
-    findings = find(study.contrasts)
-    compared = findings.effects if findings else []
+    found = conclude(study.findings)
     summary, cost = summarise(study.results), study.results[~study.results.shared]
     baseline = study.reviews["baseline"]
     return {
         "title": spec.title or spec.study,
         "study": spec.study,
-        "answer": answer(spec, study.results, findings),
+        "answer": answer(spec, study.results, summary, found),
         "cautions": [
-            *cautions(study.results, compared, study.audit, baseline, study.provenance),
+            *cautions(study.results, found.claims if found else [], study.audit, baseline, study.provenance),
             *trust.uncertified_in_words(study.certificates, study.provenance),
             *warnings(study.horizons),
         ],
@@ -83,7 +85,7 @@ def _context(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, obje
         "protocol": protocol_table(spec, summary, cost, study.audit),
         "results": sections.results_tables(spec, summary, baseline),
         "budgets": budgets_section(spec, summary),
-        "contrasts": sections.contrasts_table(effects_over_seeds(study.contrasts)) if compared else None,
+        "contrasts": _contrasts(spec, study, found, figures) if found else None,
         "accuracy": embedded(figures, "accuracy"),
         "training": [
             (title, _curves(spec, figures, f"{model}{suffix(spec, budget)}")) for title, model, budget in _titles(spec)
@@ -95,6 +97,22 @@ def _context(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, obje
         **_classes(study, summary),
         **_attention(spec, study, figures),
         **_trust(spec, study),
+    }
+
+
+def _contrasts(spec: ReportSpec, study: Finished, found: Conclusions, figures: Path) -> dict[str, object]:
+    """Verdicts, the forest plot and the tables behind them."""
+    several, reasons = len({cell.budget for cell in spec.cells}) > 1, faulty_runs(study.results)
+    said = [verdicts.verdict_in_words(finding, spec.claims, reasons, several) for finding in found.claims]
+    seeds, wording = not found.one_seed, wording_of(spec, study)
+    return {
+        "figure": embedded(figures, "contrasts"),
+        "verdicts": said[:MOST_VERDICTS],
+        "more_verdicts": said[MOST_VERDICTS:],
+        "table": verdicts.findings_table(study.findings, several, wording),
+        "components": verdicts.components_table(study.findings, several, wording) if seeds else None,
+        "trends": verdicts.trends_table(study.trends, several) if study.trends else None,
+        "pairs": verdicts.pairs_table(study.pairs, several, wording) if len(study.pairs) else None,
     }
 
 

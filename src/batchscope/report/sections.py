@@ -1,6 +1,6 @@
 """What the runs achieved and what they cost, as tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -12,15 +12,12 @@ from batchscope.report.numbers import (
     energy,
     listed,
     mean_sd,
-    p_value,
     percent,
-    points,
     scientific,
     size,
 )
 from batchscope.report.spec import ReportSpec
 from batchscope.report.table import Table, groups, labels
-from batchscope.statistics.effects import Effect
 
 SHARED, FAULTY = "†", "‡"
 MOST_CLASSES = 12
@@ -115,30 +112,6 @@ def confusion_table(confusion: pd.DataFrame) -> Table:
         rows.append([*first, *(f"{counts[name]:,}" for name in classes)])
     columns = [*labels(tested), "label", *(f"#predicted {name}" for name in classes)]
     return Table(columns, rows, "Number of test reviews, added up over seeds.")
-
-
-def contrasts_table(effects: Sequence[Effect]) -> Table:
-    """Every pair of batch sizes within a model and policy, the seeds gathered in one row."""
-    several = len({effect.budget for effect in effects}) > 1
-    columns = ["model", "LR policy", *(["budget"] if several else []), "#batch sizes", "#difference, points"]
-    columns += ["#Holm p", "#McNemar p", "#paired SE", "#SE"]
-    rows = []
-    for effect in effects:
-        difference = points(effect.difference_points)
-        if effect.seeds > 1:
-            difference += f" ± {effect.difference_sd_points:.2f}"
-        errors = [f"{value:.2f}" for value in (effect.paired_standard_error_points, effect.standard_error_points)]
-        tests = ["; ".join(p_value(p) for p in values) for values in (effect.p_holm, effect.p)]
-        sizes = f"{effect.smaller_batch:,} → {effect.larger_batch:,}"
-        mark = f" {SHARED}" if effect.repeated else ""
-        named = [effect.budget] if several else []
-        rows.append([effect.model, effect.lr_policy, *named, sizes, difference + mark, *tests, *errors])
-    note = "Larger minus smaller batch size, test accuracy. "
-    if any(effect.seeds > 1 for effect in effects):
-        note += "Difference: mean ± SD over seeds. Standard error: mean over seeds. p: one value per seed."
-    if any(effect.repeated for effect in effects):
-        note += f" {SHARED} compares the same runs as an earlier LR policy and is not counted again."
-    return Table(columns, rows, note.strip())
 
 
 def cost_table(cost: pd.DataFrame) -> Table:

@@ -2,6 +2,7 @@
 
 from typing import Literal, Self
 
+from batchscope.config.claims import Claims
 from batchscope.config.schema import Budget, Data, Model, Optimizer, Schedule, ValidateEvery
 from batchscope.provenance.spec import Spec
 from batchscope.wording import REVIEWS
@@ -39,9 +40,10 @@ class MapsSpec(Spec):
 
 
 class TablesSpec(Spec):
-    """The grid, in the order of the config."""
+    """The grid, in the order of the config, and what it is to establish."""
 
     cells: tuple[GridCell, ...]
+    claims: Claims = Claims()
 
     @property
     def model_names(self) -> list[str]:

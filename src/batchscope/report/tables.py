@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from batchscope.certificate.records import Certificate
 from batchscope.data.records import Audit, ReviewsFile
@@ -18,19 +19,16 @@ from batchscope.evaluation.records import Metrics
 from batchscope.files import DamagedFileError, atomic, read_json
 from batchscope.insight.records import AttentionMeasures
 from batchscope.provenance.records import RunManifest
-from batchscope.report import rows
+from batchscope.report import latex, rows
 from batchscope.report.spec import GridCell, TablesSpec
-from batchscope.statistics.effects import Effect, effects_over_seeds
-from batchscope.statistics.health import constant_prediction
+from batchscope.statistics.components import seed_scatter
+from batchscope.statistics.contrasts import COLUMNS, Finding, findings, metric_findings, pair_findings
+from batchscope.statistics.families import all_pairs, planned
+from batchscope.statistics.health import constant_prediction, faulty_runs
 from batchscope.statistics.horizon import Horizon, Setting, horizons
 from batchscope.statistics.noise_scale import noise_summary
-from batchscope.statistics.paired import (
-    Contrast,
-    Correct,
-    batch_size_contrasts,
-    binomial_standard_error,
-    wilson_interval,
-)
+from batchscope.statistics.omnibus import Trend, trends
+from batchscope.statistics.paired import Pair, batch_size_pairs, binomial_standard_error, wilson_interval
 from batchscope.statistics.sweep import Choice, Trial, choices, chosen_grid, chosen_rates, expected_best, trials
 from batchscope.training.records import HistoryLine, TrainFacts
 
@@ -49,6 +47,8 @@ CURVES = (*rows.LABELS, "kind", "epoch", "update", "samples", "flops", "lr_sum",
     "best",
 )
 TELEMETRY = ("data_wait_seconds", "gpu_utilisation_mean", "gpu_utilisation_peak", "energy_joules")
+JUDGED = ("p_holm", "p_equivalence", "verdict", "more_seeds", "more_reviews")
+"""Columns of the contrasts that a description without a family lacks."""
 RUN_RECORDS = ("train.json", "metrics.json", "manifest.json", "attention/measures.json")
 RUN_FILES = (*RUN_RECORDS, "history.jsonl", "predictions.parquet")
 HISTORY = pa.schema(
@@ -110,14 +110,12 @@ def write_tables(spec: TablesSpec, study_folder: Path) -> None:
     runs = {name: run._replace(cell=owners[name]) for name, run in trained.items() if name in shown}
     history = _history(run._replace(cell=owners[run.cell.run]) for run in trained.values())
     results = pd.DataFrame([_result(cell, runs[cell.run], audit["classes"]) for cell in grid.cells])
-    contrasts = batch_size_contrasts(grid.cells, _test_correct({name: run.folder for name, run in runs.items()}))
 
-    _write_parquet(tables / "results.parquet", pa.Table.from_pandas(results, preserve_index=False))
     _write_parquet(tables / "history.parquet", history)
-    _write_csv(tables / "results.csv", results)
-    _write_csv(tables / "summary.csv", summarise(results))
-    _write_csv(tables / "contrasts.csv", pd.DataFrame(contrasts, columns=list(Contrast._fields)))
-    _write_csv(tables / "effects.csv", _effects(effects_over_seeds(contrasts)))
+    _write_both(tables / "results", results)
+    _write_both(tables / "summary", summarise(results))
+    _write_latex(tables / "summary.tex", latex.summary(summarise(results)))
+    _write_conclusions(grid, {name: run.folder for name, run in runs.items()}, results, audit["classes"], tables)
     _write_csv(tables / "cost.csv", results.loc[~results.shared, [*rows.LABELS, *COST, *TELEMETRY]])
     _write_csv(tables / "noise_scale.csv", noise_summary(grid.cells, history.to_pandas()))
     _write_csv(tables / "curves.csv", curves(history.to_pandas(), runs))
@@ -197,6 +195,32 @@ def validation_counts(metrics: Metrics) -> tuple[int, int]:
     return best["correct"], best["examples"]
 
 
+def _write_conclusions(
+    spec: TablesSpec, folders: Mapping[str, Path], results: pd.DataFrame, classes: Sequence[str], tables: Path
+) -> None:
+    """The tables of what the study establishes."""
+    tested = TestPredictions.read(folders)
+    correct, faulty = tested.correct, faulty_runs(results)
+    contrasts = planned(spec.cells, spec.claims)
+    found = findings(contrasts, correct, faulty, spec.claims)
+    everything = pd.DataFrame(found, columns=list(Finding._fields))
+    _write_csv(tables / "contrasts.csv", everything[list(COLUMNS)])
+    _write_parquet(tables / "contrasts.parquet", pa.Table.from_pandas(everything, preserve_index=False))
+    _write_latex(tables / "contrasts.tex", latex.contrasts(everything))
+    omnibus = pd.DataFrame(trends(spec.cells, correct, faulty), columns=list(Trend._fields))
+    _write_both(tables / "omnibus", omnibus)
+    _write_latex(tables / "omnibus.tex", latex.omnibus(omnibus))
+    described = [name for name in COLUMNS if name not in JUDGED]
+    pairs = pd.DataFrame(pair_findings(all_pairs(spec.cells), correct), columns=list(Finding._fields))
+    _write_both(tables / "pairs", pairs[described])
+    by_seed = batch_size_pairs(spec.cells, correct)
+    _write_both(tables / "pairs_by_seed", pd.DataFrame(by_seed, columns=list(Pair._fields)))
+    others = metric_findings(contrasts, tested.predicted, tested.labels, classes)
+    by_metric = pd.DataFrame([one.finding for one in others], columns=list(Finding._fields))[described]
+    by_metric.insert(0, "metric", [one.metric for one in others])
+    _write_both(tables / "contrasts_by_metric", by_metric)
+
+
 def _write_restated(
     tables: Path, runs: Sequence[Run], classes: Sequence[str], certificates: Mapping[str, Certificate]
 ) -> None:
@@ -211,19 +235,6 @@ def _write_restated(
     _write_csv(tables / "certificates.csv", rows.frame(certified, rows.CERTIFICATE_COLUMNS))
 
 
-def read_contrasts(study_folder: Path) -> list[Contrast]:
-    """The rows of ``tables/contrasts.csv``."""
-    text = dict.fromkeys(("model", "lr_policy", "budget", "smaller_run", "larger_run"), str)
-    table = pd.read_csv(study_folder / "tables" / "contrasts.csv", dtype=text, keep_default_na=False)
-    return [Contrast(*row) for row in table[list(Contrast._fields)].itertuples(index=False, name=None)]
-
-
-def _effects(effects: Sequence[Effect]) -> pd.DataFrame:
-    """One row per comparison; the p-values of the seeds, and the runs, are joined by blanks."""
-    table = pd.DataFrame(effects, columns=list(Effect._fields))
-    return table.assign(**{name: [" ".join(map(str, p)) for p in table[name]] for name in ("p", "p_holm", "runs")})
-
-
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """One row per model, batch size, policy and budget: mean and SD over seeds, and the interval of the test set.
 
@@ -236,6 +247,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
         reviews = int(group.test_examples.iloc[0])
         pooled = int(group.test_correct.sum()) / int(group.test_examples.sum())
         low, high = wilson_interval(pooled, reviews)
+        scatter = seed_scatter(group.test_accuracy.to_numpy(), reviews)
         rows.append(
             {
                 "model": model,
@@ -250,7 +262,9 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
                 "validation_accuracy_mean": int(group.validation_correct.sum()) / int(group.validation_examples.sum()),
                 "validation_accuracy_sd": group.validation_accuracy.std(ddof=1),
                 "test_accuracy_mean": pooled,
-                "test_accuracy_sd": group.test_accuracy.std(ddof=1),
+                "test_accuracy_sd": scatter.sd,
+                "test_accuracy_sd_expected": scatter.expected,
+                "test_accuracy_sd_p": scatter.p,
                 "test_macro_f1_mean": group.test_macro_f1.mean(),
                 "test_examples": reviews,
                 "test_standard_error": binomial_standard_error(pooled, reviews),
@@ -304,26 +318,42 @@ def _result(cell: GridCell, run: Run, classes: Sequence[str]) -> rows.Row:
     }
 
 
-def _test_correct(runs: dict[str, Path]) -> dict[str, Correct]:
-    """Run → whether its best checkpoint is right, per test review in the order of ``example_id``."""
-    correct: dict[str, Correct] = {}
-    reviews = None
-    for run, folder in runs.items():
-        path = folder / "predictions.parquet"
-        try:
-            table = pq.read_table(path, filters=[("split", "==", "test"), ("checkpoint", "==", "best")])
-        except pa.ArrowException as error:
-            raise DamagedFileError(path, error) from None
-        order = np.argsort(table["example_id"].to_numpy(), kind="stable")
-        ids = table["example_id"].to_numpy()[order]
-        reviews = ids if reviews is None else reviews
-        if not np.array_equal(ids, reviews):
-            raise UserError(
-                f"{path} has other test reviews than the runs before it; delete it and evaluate the run again"
-            )
-        logits = np.column_stack([table[name].to_numpy() for name in table.column_names if name.startswith("logit_")])
-        correct[run] = (logits.argmax(1) == table["label"].to_numpy())[order]
-    return correct
+class TestPredictions(NamedTuple):
+    """What the best checkpoint of every run says of the test reviews, in the order of ``example_id``."""
+
+    labels: NDArray[np.int64]
+    """``[N]``"""
+    predicted: dict[str, NDArray[np.int16]]
+    """Run → class ``[N]``."""
+
+    @property
+    def correct(self) -> dict[str, NDArray[np.bool_]]:
+        """Run → whether the prediction is right ``[N]``."""
+        return {run: classes == self.labels for run, classes in self.predicted.items()}
+
+    @classmethod
+    def read(cls, runs: Mapping[str, Path]) -> "TestPredictions":
+        """The predictions of the runs. Raises UserError where one has other test reviews than the first."""
+        predicted: dict[str, NDArray[np.int16]] = {}
+        reviews, labels = None, np.empty(0, dtype=np.int64)
+        for run, folder in runs.items():
+            path = folder / "predictions.parquet"
+            try:
+                table = pq.read_table(path, filters=[("split", "==", "test"), ("checkpoint", "==", "best")])
+            except pa.ArrowException as error:
+                raise DamagedFileError(path, error) from None
+            order = np.argsort(table["example_id"].to_numpy(), kind="stable")
+            ids = table["example_id"].to_numpy()[order]
+            if reviews is None:
+                reviews, labels = ids, table["label"].to_numpy()[order]
+            if not np.array_equal(ids, reviews):
+                raise UserError(
+                    f"{path} has other test reviews than the runs before it; delete it and evaluate the run again"
+                )
+            names = [name for name in table.column_names if name.startswith("logit_")]
+            logits = np.column_stack([table[name].to_numpy() for name in names])
+            predicted[run] = logits.argmax(1).astype(np.int16)[order]
+        return cls(labels, predicted)
 
 
 def _history(runs: Iterable[Run]) -> pa.Table:
@@ -361,6 +391,17 @@ def _require(paths: list[Path]) -> None:
 
 def _write_parquet(path: Path, table: pa.Table) -> None:
     _write(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def _write_both(path: Path, frame: pd.DataFrame) -> None:
+    """The table as ``{path}.csv`` and ``{path}.parquet``."""
+    _write_csv(path.with_name(path.name + ".csv"), frame)
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    _write_parquet(path.with_name(path.name + ".parquet"), table)
+
+
+def _write_latex(path: Path, text: str) -> None:
+    _write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:

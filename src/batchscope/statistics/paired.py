@@ -1,4 +1,7 @@
-"""Two runs on the same reviews: intervals, McNemar's test and its correction. Pure."""
+"""Proportions and pairs of runs on the same reviews: intervals, McNemar's test, Holm's correction. Pure.
+
+statsmodels is imported where it is used: it takes a second, and many modules read this one.
+"""
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
@@ -7,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from batchscope.report.spec import GridCell
 
@@ -16,7 +19,7 @@ Key = TypeVar("Key", bound=Hashable)
 Correct = NDArray[np.bool_]
 
 
-class Contrast(NamedTuple):
+class Pair(NamedTuple):
     """Two target batch sizes of one model, LR policy, budget and seed, compared on the same test reviews."""
 
     model: str
@@ -28,34 +31,28 @@ class Contrast(NamedTuple):
     smaller_run: str
     """Folder of the run below ``runs/``; cells that resolve to the same training share one."""
     larger_run: str
-    n: int
+    reviews: int
     """Number of test reviews."""
     smaller_accuracy: float
     larger_accuracy: float
     difference_points: float
     """Accuracy of the larger batch size minus that of the smaller one, in points (percent)."""
-    standard_error_points: float
-    """Standard error of the difference of two independent binomials, in points."""
-    paired_standard_error_points: float
-    """Standard error from the reviews on which the two runs disagree, in points."""
     only_smaller_correct: int
     """Reviews that the run with the smaller batch size alone gets right."""
     only_larger_correct: int
     """Reviews that the run with the larger batch size alone gets right."""
     mcnemar_p: float
     """Two-sided exact p of McNemar's test."""
-    mcnemar_p_holm: float
-    """The same after Holm's correction over all tests of the study."""
-    comparisons: int
-    """Number of tests in that correction: the distinct pairs of runs."""
+    mcnemar_mid_p: float
+    """Its mid-p."""
 
 
 def wilson_interval(accuracy: float, examples: int) -> tuple[float, float]:
     """95% score interval of a proportion (Wilson 1927). It lies within [0, 1] and is sound near both ends."""
-    z2 = NORMAL_975**2 / examples
-    centre = (accuracy + z2 / 2) / (1 + z2)
-    half = math.sqrt(z2 * accuracy * (1 - accuracy) + z2**2 / 4) / (1 + z2)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(accuracy * examples, examples, alpha=0.05, method="wilson")
+    return float(low), float(high)
 
 
 def binomial_standard_error(accuracy: float, examples: int) -> float:
@@ -69,47 +66,54 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
 
+def mcnemar_mid_p(only_first: int, only_second: int) -> float:
+    """Two-sided mid-p of McNemar's test: the outcome seen counts half, in both directions where they differ.
+
+    Fagerland, Lydersen and Laake 2013, doi 10.1186/1471-2288-13-91: closer to the level than the exact test, which
+    is conservative.
+    """
+    discordant = only_first + only_second
+    if not discordant:
+        return 1.0
+    outcome = float(binom.pmf(only_first, discordant, 0.5))
+    return mcnemar_exact(only_first, only_second) - (outcome if only_first != only_second else outcome / 2)
+
+
 def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
     """Step-down correction of a family of p-values (Holm 1979). Each adjusted value is at most 1."""
-    adjusted: dict[Key, float] = {}
-    running = 0.0
-    for rank, key in enumerate(sorted(p_values, key=lambda k: p_values[k])):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[key]))
-        adjusted[key] = running
-    return adjusted
+    from statsmodels.stats.multitest import multipletests
+
+    if not p_values:
+        return {}
+    adjusted = multipletests(list(p_values.values()), method="holm")[1]
+    return dict(zip(p_values, map(float, adjusted), strict=True))
 
 
-def batch_size_contrasts(cells: Iterable[GridCell], test_correct: Mapping[str, Correct]) -> list[Contrast]:
-    """Compare every pair of batch sizes within a model, policy, budget and seed on the same test reviews.
+def batch_size_pairs(cells: Iterable[GridCell], test_correct: Mapping[str, Correct]) -> list[Pair]:
+    """Every pair of batch sizes within a model, policy, budget and seed, on the same test reviews.
 
     ``test_correct`` maps a run to booleans ``[N]``: whether its prediction is right, with the reviews in one order for
-    all runs. Holm's family holds each pair of runs once, so that cells that read the same two runs do not count twice.
+    all runs. The pairs describe: no correction is made for their number.
     """
     groups: dict[tuple[str, str, str, int], list[GridCell]] = {}
     for cell in cells:
         groups.setdefault((cell.model, cell.policy, cell.budget, cell.seed), []).append(cell)
-    contrasts = [
-        _compare(small, large, test_correct)
+    return [
+        _compare(small, large, test_correct[small.run], test_correct[large.run])
         for members in groups.values()
         for small, large in combinations(sorted(members, key=lambda cell: cell.batch), 2)
     ]
-    family = {(contrast.smaller_run, contrast.larger_run): contrast.mcnemar_p for contrast in contrasts}
-    adjusted = holm(family)
-    return [
-        contrast._replace(mcnemar_p_holm=adjusted[contrast.smaller_run, contrast.larger_run], comparisons=len(family))
-        for contrast in contrasts
-    ]
 
 
-def _compare(small: GridCell, large: GridCell, test_correct: Mapping[str, Correct]) -> Contrast:
-    """One contrast, as if it were the only one."""
-    smaller, larger = test_correct[small.run], test_correct[large.run]
+def disagreements(first: Correct, second: Correct) -> tuple[int, int]:
+    """Reviews that the first run alone gets right, and those that the second alone gets right."""
+    return int((first & ~second).sum()), int((second & ~first).sum())
+
+
+def _compare(small: GridCell, large: GridCell, smaller: Correct, larger: Correct) -> Pair:
     n = len(smaller)
-    accuracy = int(smaller.sum()) / n, int(larger.sum()) / n
-    only_smaller, only_larger = int((smaller & ~larger).sum()), int((larger & ~smaller).sum())
-    discordant, net = only_smaller + only_larger, only_larger - only_smaller
-    p = mcnemar_exact(only_smaller, only_larger)
-    return Contrast(
+    only_smaller, only_larger = disagreements(smaller, larger)
+    return Pair(
         model=small.model,
         lr_policy=small.policy,
         budget=small.budget,
@@ -118,15 +122,12 @@ def _compare(small: GridCell, large: GridCell, test_correct: Mapping[str, Correc
         larger_batch=large.batch,
         smaller_run=small.run,
         larger_run=large.run,
-        n=n,
-        smaller_accuracy=accuracy[0],
-        larger_accuracy=accuracy[1],
-        difference_points=100 * net / n,
-        standard_error_points=100 * math.hypot(*(binomial_standard_error(value, n) for value in accuracy)),
-        paired_standard_error_points=100 * math.sqrt(discordant - net**2 / n) / n,
+        reviews=n,
+        smaller_accuracy=int(smaller.sum()) / n,
+        larger_accuracy=int(larger.sum()) / n,
+        difference_points=100 * (only_larger - only_smaller) / n,
         only_smaller_correct=only_smaller,
         only_larger_correct=only_larger,
-        mcnemar_p=p,
-        mcnemar_p_holm=p,
-        comparisons=1,
+        mcnemar_p=mcnemar_exact(only_smaller, only_larger),
+        mcnemar_mid_p=mcnemar_mid_p(only_smaller, only_larger),
     )

@@ -1,0 +1,91 @@
+"""What a study can establish, said before the money is spent: for ``batchscope plan`` and ``batchscope design``."""
+
+from pathlib import Path
+
+from batchscope.config.claims import Claims
+from batchscope.data.spec import CorpusSpec, SplitSpec
+from batchscope.errors import UserError
+from batchscope.files import read_json
+from batchscope.provenance.jobs import JobFile
+from batchscope.report.findings import read_findings
+from batchscope.report.spec import Place, TablesSpec
+from batchscope.report.verdicts import power_in_words
+from batchscope.statistics.components import Components
+from batchscope.statistics.conclusions import design, stable_components, typical_components
+from batchscope.statistics.families import planned
+from batchscope.statistics.sweep import chosen_grid
+
+ASSUMED_ACCURACY = 0.9
+"""Where no earlier result of the study tells."""
+
+
+def foresight(jobs: JobFile) -> str:
+    """The smallest difference that a study can establish, from its config and, where there are any, earlier results."""
+    spec = jobs.spec("tables", TablesSpec)
+    # Which learning rate a sweep will choose does not matter here: each has its first.
+    rates: dict[Place, float] = {}
+    for cell in spec.cells:
+        if cell.candidate_of is not None:
+            rates.setdefault((cell.model, cell.candidate_of, cell.budget, cell.batch), cell.learning_rate)
+    contrasts = planned(chosen_grid(spec, rates).cells, spec.claims)
+    if not contrasts:
+        return "The study has nothing to compare."
+    reviews = test_reviews(jobs)
+    if reviews is None:
+        return "How many test reviews there are is known once the data is there; `batchscope design` takes a number."
+    seeds = min(len(contrast.seeds) for contrast in contrasts)
+    measured = _measured(jobs.layout.study)
+    parts = measured or stable_components(ASSUMED_ACCURACY)
+    said = power_in_words(design(parts, seeds, reviews, spec.claims, len(contrasts)), spec.claims, measured is None)
+    source = "Components: medians of the study's earlier contrasts."
+    if measured is None:
+        source = f"Assumed: stable classifiers of {100 * ASSUMED_ACCURACY:.0f}% accuracy; others need more."
+    return f"{said} {source}"
+
+
+def _measured(study_folder: Path) -> Components | None:
+    """The components of the study's earlier contrasts; None where there are none."""
+    try:
+        return typical_components(read_findings(study_folder))
+    except (FileNotFoundError, KeyError, TypeError):
+        return None
+
+
+def test_reviews(jobs: JobFile) -> int | None:
+    """Reviews of the test split, from the audit or else from the config; None where neither tells."""
+    audit = jobs.layout.audit
+    if audit.is_file():
+        counted: int = read_json(audit)["splits"]["test"]["reviews"]
+        return counted
+    corpus, split = jobs.spec("corpus", CorpusSpec), jobs.spec("split", SplitSpec)
+    reviews = corpus.synthetic.reviews if corpus.synthetic is not None else corpus.sample
+    return round(split.test * reviews) if reviews is not None and split.method == "pooled" else None
+
+
+def design_in_words(
+    accuracy: float, seeds: int, reviews: int, claims: Claims, contrasts: int, sd_seed: float, sd_review: float
+) -> str:
+    """What so many seeds and test reviews can establish at this accuracy. The SDs are in points, as in the tables.
+
+    Raises UserError for an impossible number.
+    """
+    for name, value, sound in (
+        ("accuracy", accuracy, 0 < accuracy < 1),
+        ("reviews", reviews, reviews > 1),
+        ("seeds", seeds, seeds > 0),
+        ("contrasts", contrasts, contrasts > 0),
+        ("sd-seed", sd_seed, sd_seed >= 0),
+        ("sd-review", sd_review, sd_review >= 0),
+    ):
+        if not sound:
+            allowed = "between 0 and 1" if name == "accuracy" else "a positive number"
+            raise UserError(f"--{name} must be {allowed} (it is {value})")
+    parts = stable_components(accuracy)._replace(seed=sd_seed / 100, review=sd_review / 100)
+    assumed = not (sd_seed or sd_review)
+    said = power_in_words(design(parts, seeds, reviews, claims, contrasts), claims, assumed)
+    if not assumed:
+        return said
+    return (
+        f"{said} Assumed: stable classifiers, whose seeds differ by chance on the test set alone, and no review that "
+        "prefers a batch size in every seed. Give --sd-seed and --sd-review of a pilot study for a realistic figure."
+    )

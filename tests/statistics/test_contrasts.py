@@ -1,0 +1,173 @@
+"""Families, shared runs, faulty runs and error rates of whole studies."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from batchscope.config.claims import Claims
+from batchscope.errors import UserError
+from batchscope.report.spec import GridCell
+from batchscope.statistics.contrasts import COLUMNS, Finding, findings, metric_findings, pair_findings
+from batchscope.statistics.families import all_pairs, planned
+from batchscope.statistics.omnibus import trends
+from batchscope.statistics.paired import mcnemar_exact
+from batchscope.statistics.simulation import FAMILY, MARGIN, MIXES, STEPS, rates, studies
+
+POLICIES, SIZES = ("constant", "sqrt"), (64, 256, 1024)
+Correct = dict[str, np.ndarray]
+
+
+def cells(seeds: int = 3, models: tuple[str, ...] = ("bert",), shared: bool = False) -> list[GridCell]:
+    """A grid of models × sizes × policies × seeds; with ``shared``, the policies agree at the smallest size."""
+    found = []
+    for model, policy, batch, seed in product(models, POLICIES, SIZES, range(seeds)):
+        own = "constant" if shared and batch == SIZES[0] else policy
+        run = f"{model}/bs{batch}/{own}/seed{seed}"
+        facts = {"learning_rate": 1e-4, "run": run, "shared": own != policy, "budget": "5 epochs"}
+        found.append(GridCell(model=model, batch=batch, policy=policy, seed=seed, **facts))
+    return found
+
+
+def predictions(grid: list[GridCell], reviews: int = 400, seed: int = 0, gap: float = 0.0) -> Correct:
+    """Run → correctness; the largest batch size is ``gap`` less accurate."""
+    rng = np.random.default_rng(seed)
+    return {
+        run: rng.random(reviews) < 0.9 - gap * ("bs1024" in run) for run in dict.fromkeys(cell.run for cell in grid)
+    }
+
+
+def named(found: list[Finding]) -> list[tuple[str, str, str, str]]:
+    return [(one.factor, one.lr_policy, one.level_from, one.level_to) for one in found if one.estimand == "population"]
+
+
+def test_the_default_family() -> None:
+    grid = cells()
+    found = findings(planned(grid, Claims()), predictions(grid), {}, Claims())
+    sizes = [("batch_size", policy, "64", large) for policy in POLICIES for large in ("256", "1024")]
+    policies = [("lr_policy", "", f"constant@{size}", f"sqrt@{size}") for size in SIZES]
+    assert named(found) == sizes + policies
+    assert {one.tests for one in found} == {7}
+    assert len(found) == 14, "one row per contrast and estimand"
+    two = planned(cells(models=("bert", "modernbert")), Claims())
+    assert sum(one.factor == "model" for one in two) == 6
+
+
+def test_shared_runs_count_once_and_are_not_compared_with_themselves() -> None:
+    grid = cells(models=("bert", "modernbert"), shared=True)
+    plan = planned(grid, Claims())
+    assert not [one for one in plan if one.factor == "lr_policy" and one.start.batch == 64]
+    assert sum(one.factor == "model" for one in plan) == 5
+    assert len({one.identity for one in plan}) == len(plan)
+
+
+def test_a_config_names_contrasts_and_families() -> None:
+    contrasts = {
+        "large": {"factor": "batch_size", "levels": [256, 64, 1024], "lr_policies": ["sqrt"]},
+        "policy": {"factor": "lr_policy", "levels": ["sqrt", "constant"], "batch_sizes": [1024], "family": "second"},
+    }
+    claims, grid = Claims.model_validate({"contrasts": contrasts}), cells()
+    found = findings(planned(grid, claims), predictions(grid), {}, claims)
+    assert named(found) == [
+        ("batch_size", "sqrt", "256", "64"),
+        ("batch_size", "sqrt", "256", "1024"),
+        ("lr_policy", "", "sqrt@1024", "constant@1024"),
+    ]
+    assert [one.tests for one in found if one.estimand == "population"] == [2, 2, 1]
+    nothing = Claims.model_validate({"contrasts": {"x": {"factor": "budget", "levels": ["short", "long"]}}})
+    with pytest.raises(UserError, match=r"claims\.contrasts\.x compares no cells; levels of budget: `5 epochs`"):
+        planned(grid, nothing)
+
+
+def test_a_faulty_run_is_never_an_effect_and_keeps_its_place_in_the_family() -> None:
+    grid = cells()
+    correct, bad = predictions(grid, gap=0.3), "bert/bs1024/constant/seed1"
+    sound = findings(planned(grid, Claims()), correct, {}, Claims())
+    assert [one.verdict for one in sound if bad in one.runs and one.factor == "batch_size"] == ["different"] * 2
+    found = findings(planned(grid, Claims()), correct, {bad}, Claims())
+    for before, after in zip(sound, found, strict=True):
+        if bad in after.runs.split():
+            assert before.verdict != after.verdict == "did not learn"
+            assert after.faulty == bad
+            assert math.isnan(after.p_holm)
+        else:
+            assert after.faulty == ""
+            assert after.p_holm >= before.p_holm - 1e-12
+            assert after.tests == 7
+
+
+def test_one_seed_compares_trained_models() -> None:
+    grid = cells(seeds=1)
+    correct = predictions(grid, gap=0.1)
+    found = findings(planned(grid, Claims()), correct, {}, Claims())
+    assert {one.estimand for one in found} == {"these_models"}
+    one = next(one for one in found if one.level_to == "1024")
+    a, b = (correct[run] for run in one.runs.split())
+    assert one.p == mcnemar_exact(int((a & ~b).sum()), int((b & ~a).sum()))
+    assert one.p_mid < one.p
+    assert math.isnan(one.sd_seed)
+    assert math.isnan(one.more_seeds)
+    assert one.low_points < one.difference_points < one.high_points
+
+
+def test_a_difference_is_stated_in_points_from_the_first_level_to_the_second() -> None:
+    grid = cells()
+    correct = predictions(grid, gap=0.2)
+    found = findings(planned(grid, Claims()), correct, {}, Claims())
+    one = next(one for one in found if one.level_to == "1024")
+    by_seed = [
+        100 * (correct[f"bert/bs1024/constant/seed{seed}"].mean() - correct[f"bert/bs64/constant/seed{seed}"].mean())
+        for seed in range(3)
+    ]
+    assert one.difference_points == pytest.approx(np.mean(by_seed))
+    assert (one.lowest_points, one.highest_points) == pytest.approx((min(by_seed), max(by_seed)))
+    assert one.seed_sd_points == pytest.approx(np.std(by_seed, ddof=1))
+    assert one.bootstrap_low_points < one.difference_points < one.bootstrap_high_points
+    assert COLUMNS[:6] == ("factor", "model", "lr_policy", "budget", "level_from", "level_to")
+    assert COLUMNS[-3:] == ("sd_seed", "sd_review", "sd_residual")
+
+
+def test_other_metrics_and_all_pairs_describe() -> None:
+    grid = cells()
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, 300, p=[0.8, 0.17, 0.03])
+    said = {run: np.where(rng.random(300) < 0.2, 0, labels) for run in {cell.run for cell in grid}}
+    rows = metric_findings(planned(grid, Claims()), said, labels, ["a", "b", "c"])
+    assert {row.metric for row in rows} == {"macro_f1", "recall of a", "recall of b", "recall of c"}
+    assert {row.finding.reviews for row in rows if row.metric == "recall of c"} == {int((labels == 2).sum())}
+    assert all(row.finding.verdict is None for row in rows)
+    pairs = pair_findings(all_pairs(grid), {run: one == labels for run, one in said.items()})
+    assert len(pairs) == 2 * 2 * 3
+    assert len(trends(grid, {run: one == labels for run, one in said.items()}, {})) == 2
+
+
+def test_two_policies_that_are_the_same_are_not_different() -> None:
+    """An A/A study: equal cells, other seeds. Of 20 studies, no more are different than the level allows."""
+    grid, different, claims = cells(), 0, Claims()
+    places = list(product(range(len(POLICIES) * len(SIZES)), range(3)))
+    rng = np.random.default_rng(11)
+    for mix in MIXES.values():
+        for correct in next(studies(mix, np.zeros(len(STEPS)), 3, 300, 7, rng)):
+            runs = {cell.run: correct[place] for cell, place in zip(grid, places, strict=True)}
+            found = findings(planned(grid, claims), runs, {}, claims)
+            different += any(one.verdict == "different" for one in found if one.estimand == "population")
+    assert different <= binom.ppf(0.95, 21, 0.05)
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_error_rates_hold_and_power_grows(name: str) -> None:
+    """The table of docs/methods.md in small."""
+    draws = 300
+    assert len(FAMILY) == 7
+    assert MARGIN == 0.01
+    few, many = rates(MIXES[name], 3, 500, draws), rates(MIXES[name], 8, 500, draws)
+    wide = rates(MIXES[name], 3, 2000, draws)
+    most = 0.05 + 3 * math.sqrt(0.05 * 0.95 / draws)
+    for found in (few, many, wide):
+        assert 0.91 < found.coverage < 0.99
+        assert found.false_different <= most
+        assert found.false_equivalent <= most
+    assert few.power < many.power + 0.02
+    assert few.power < wide.power + 0.02
