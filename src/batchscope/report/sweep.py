@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.typing import LineStyleType
 from numpy.typing import NDArray
@@ -19,13 +20,15 @@ from batchscope.errors import counted
 from batchscope.report.numbers import accuracy, duration, listed, percent, scientific
 from batchscope.report.spec import FiguresSpec, TablesSpec
 from batchscope.report.style import INK, PAPER, SWEEP_SCALE, batch_colours, batch_key, frame
-from batchscope.report.table import Table
+from batchscope.report.table import Table, together
 from batchscope.statistics.sweep import POINTS, Choice, chosen_grid
 
 S = TypeVar("S", bound=TablesSpec)
 RULES: dict[str, float] = {"constant": 0.0, "√": 0.5, "linear": 1.0}
 """Scaling rule → the power of the batch size that the learning rate follows."""
 LINES: dict[str, LineStyleType] = {"constant": "-", "√": (0, (5, 2)), "linear": (0, (1.5, 1.5))}
+HALO = [withStroke(linewidth=3.5, foreground=PAPER)]
+"""Keeps a dark line visible on a dark cell."""
 TEXT_NAMES = {"model": str, "lr_policy": str, "budget": str, "edge": str, "open_ends": str, "runs": str}
 
 
@@ -98,17 +101,19 @@ def _heat_map(axis: Axes, tried: pd.DataFrame, low: float, high: float) -> None:
     axis.pcolormesh(x, y, grid.loc[rates, sizes].to_numpy(), cmap=SWEEP_SCALE, vmin=low, vmax=high)
     for row in tried.itertuples():
         dark = (row.validation_accuracy - low) / (high - low) > 0.55
-        place = np.log2(row.target_batch_size), np.log10(row.learning_rate)
+        column = int(np.searchsorted(sizes, row.target_batch_size))
+        line = int(np.searchsorted(rates, row.learning_rate))
+        place = np.log2(row.target_batch_size), y[line] + (y[line + 1] - y[line]) / 5  # below the lines of the rules
         axis.text(*place, percent(row.validation_accuracy), ha="center", va="center", color=PAPER if dark else INK)
         if row.chosen:
-            column = int(np.searchsorted(sizes, row.target_batch_size))
-            line = int(np.searchsorted(rates, row.learning_rate))
             width, height = x[column + 1] - x[column], y[line + 1] - y[line]
             frame_of_choice = Rectangle((x[column], y[line]), width, height, fill=False, edgecolor=INK, linewidth=2)
             axis.add_patch(frame_of_choice)
     first = tried[tried.chosen & (tried.target_batch_size == sizes[0])].learning_rate.iloc[0]
+    along = np.linspace(np.log2(sizes[0]), x[-1], 50)
     for name, power in RULES.items():
-        axis.plot(x, np.log10(first) + power * (x - np.log2(sizes[0])) * np.log10(2), color=INK, linestyle=LINES[name])
+        rate = np.log10(first) + power * (along - along[0]) * np.log10(2)
+        axis.plot(along, rate, color=INK, linestyle=LINES[name], path_effects=HALO)
     axis.set_xlim(x[0], x[-1])
     axis.set_ylim(y[0], y[-1])
     axis.set_xticks(np.log2(sizes), [f"{size:,}" for size in sizes])
@@ -159,11 +164,11 @@ def sweep_section(made: Sequence[Choice], tables: Path) -> SweepSection | None:
         [one.model, one.lr_policy, *([one.budget] if several else []), f"{one.target_batch_size:,}"]
         + [scientific(one.learning_rate), accuracy(one.validation_accuracy), one.edge or "no"]
         + [f"{scientific(one.lowest_within)} to {scientific(one.highest_within)}", _width(one)]
-        for one in made
+        for one in together(made)
     ]
     tried = _table(tables, "sweep")
     runs, seconds = counted(int(tried.seeds.sum()), "run"), duration(float(tried.seconds.sum()))
-    spent = f"The sweep trained {runs} in {seconds}; the cost table below counts the chosen ones alone."
+    spent = f"The sweep reads {runs} of {seconds} in all; the cost table below counts the chosen ones alone."
     note = f"Chosen by validation accuracy, mean over {counted(made[0].seeds, 'seed')}, which makes that accuracy a "
     note += f"little optimistic; no test review took part. Range: rates beside the chosen one within {POINTS:g} point "
     note += "of it; its width as a factor, with ≥ where it reaches an edge of the sweep (Marek et al. 2025)."

@@ -1,9 +1,11 @@
 """A table of the page and of the summary, as text: both render the same ones."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import pandas as pd
+
+R = TypeVar("R")
 
 
 class Table(NamedTuple):
@@ -18,6 +20,15 @@ def by_policy(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows with model, policy and budget together, each in their order of appearance."""
     ranks = {f"_{key}": pd.factorize(frame[key])[0] for key in ("model", "lr_policy", "budget")}
     return frame.assign(**ranks).sort_values(list(ranks), kind="stable").drop(columns=list(ranks))
+
+
+def together(rows: Sequence[R]) -> list[R]:
+    """Rows of named tuples with model, policy and budget together, each in their order of appearance."""
+    keys = ("model", "lr_policy", "budget")
+    ranks = {
+        key: {value: n for n, value in enumerate(dict.fromkeys(getattr(row, key) for row in rows))} for key in keys
+    }
+    return sorted(rows, key=lambda row: [ranks[key][getattr(row, key)] for key in keys])
 
 
 def groups(frame: pd.DataFrame, *further: str) -> Iterator[tuple[list[str], pd.DataFrame]]:

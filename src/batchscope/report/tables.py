@@ -147,6 +147,7 @@ def curves(history: pd.DataFrame, runs: Mapping[str, Run]) -> pd.DataFrame:
                 lr_sum=reached["update"].map(sums),
                 seconds=reached["update"].map(seconds),
                 best=reached["update"] == run.facts["best_update"],
+                **{name: reached[name].astype(int) for name in ("validation_correct", "validation_examples")},
             )
         )
     return pd.concat(parts)[list(CURVES)]
