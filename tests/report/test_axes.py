@@ -105,12 +105,12 @@ def test_the_test_of_a_rate_that_was_not_chosen_enters_no_table(tmp_path: Path) 
 
 
 def test_budgets_are_apart_in_every_table(study: Path) -> None:
-    for name in ("results", "summary", "contrasts", "effects", "cost", "horizon", "classes", "noise_scale"):
+    for name in ("results", "summary", "contrasts", "pairs", "cost", "horizon", "classes", "noise_scale"):
         assert set(table(study, name).budget) == {"short", "even"}, name
     summary = table(study, "summary")
     updates = {(row.budget, row.target_batch_size): row.updates for row in summary.itertuples()}
     assert updates == {("short", 16): 16, ("short", 64): 4, ("even", 16): 12, ("even", 64): 12}
-    for row in table(study, "contrasts").itertuples():
+    for row in table(study, "pairs_by_seed").itertuples():
         assert f"/{row.budget}/" in row.smaller_run and f"/{row.budget}/" in row.larger_run
 
 
