@@ -10,22 +10,28 @@
 #
 # Each rule calls one verb of the package under src/. The config's keys are explained in config/README.md.
 
+from pathlib import Path
+
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import min_version
 
 min_version("9.27")
 
 
+# The folder of this file, also where another workflow uses this one as a module.
+HOME = Path(str(workflow.current_basedir))
+
+
 if not workflow.config_settings.configfiles:
 
-    configfile: f"{workflow.basedir}/config/config.yaml"
+    configfile: HOME / "config/config.yaml"
 
 
 # For `--software-deployment-method apptainer` alone; envs/batchscope.def says how to build it. Snakemake checks the path in any
 # case, and refuses a space in it.
 if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
 
-    container: f"{workflow.basedir}/envs/batchscope.sif"
+    container: str(HOME / "envs/batchscope.sif")
 
 
 include: "rules/common.smk"
@@ -39,20 +45,6 @@ include: "rules/report.smk"
 
 
 report: "workflow/report/workflow.rst"
-
-
-# On a cluster these run where Snakemake does: seconds each, without a GPU, and the reviews and models come from the network,
-# which a login node has. The jobs that are submitted are those that run a model.
-localrules:
-    corpus,
-    split,
-    tokenize,
-    audit,
-    reviews,
-    maps,
-    tables,
-    figures,
-    page,
 
 
 rule all:

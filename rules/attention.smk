@@ -56,6 +56,7 @@ rule maps:
         f"{STUDY_FOLDER}/benchmarks/maps/{RUN_NAME}.tsv"
     # Nothing waits for them: they fill the cores that the compiling of the report leaves idle.
     priority: -10
+    localrule: True
     conda:
         "../envs/report.yaml"
     threads: 1

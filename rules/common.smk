@@ -27,7 +27,19 @@ logger.addFilter(
     lambda record: not any(words in record.getMessage() for words in SAID_ONCE)
 )
 
-SOURCE = Path(workflow.basedir) / "src"
+# Another workflow may use this one as a module.
+if not (HOME / "src").is_dir():
+    raise WorkflowError(
+        f"batchscope: {HOME} is not a folder with Batchscope's package in src/. Clone the repository, and give the module the "
+        "clone's Snakefile: snakefile: '/path/to/batchscope/Snakefile'"
+    )
+if workflow.modifier.path_modifier.replace_prefix("results/") != "results/":
+    raise WorkflowError(
+        "batchscope: the module statement changes the paths of files, but a study is always in results/STUDY. Remove `prefix:` "
+        "and `replace_prefix:`, and name the study with `study:` in its config"
+    )
+
+SOURCE = HOME / "src"
 sys.path.insert(0, str(SOURCE))
 
 from batchscope.config.study import Study

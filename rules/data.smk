@@ -9,6 +9,7 @@ rule corpus:
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/corpus.tsv"
     priority: 10
+    localrule: True
     conda:
         "../envs/data.yaml"
     threads: 1
@@ -34,6 +35,7 @@ rule split:
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/split.tsv"
     priority: 10
+    localrule: True
     conda:
         "../envs/data.yaml"
     threads: 1
@@ -64,6 +66,7 @@ rule tokenize:
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/tokenize/{{model}}.tsv"
     priority: 10
+    localrule: True
     conda:
         "../envs/data.yaml"
     threads: 2
@@ -99,6 +102,7 @@ rule audit:
         f"{STUDY_FOLDER}/logs/audit.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/audit.tsv"
+    localrule: True
     conda:
         "../envs/data.yaml"
     threads: 1
@@ -125,6 +129,7 @@ rule reviews:
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/reviews.tsv"
     priority: 10
+    localrule: True
     conda:
         "../envs/data.yaml"
     threads: 1

@@ -36,6 +36,7 @@ rule tables:
         f"{STUDY_FOLDER}/logs/tables.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/tables.tsv"
+    localrule: True
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -71,6 +72,7 @@ rule figures:
         f"{STUDY_FOLDER}/logs/figures.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/figures.tsv"
+    localrule: True
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -105,6 +107,7 @@ rule page:
         f"{STUDY_FOLDER}/logs/report.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/report.tsv"
+    localrule: True
     conda:
         "../envs/report.yaml"
     threads: 1
