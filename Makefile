@@ -16,6 +16,7 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
 READY := .venv/.ready
 READY_FOR_TESTS := .venv/.ready-for-tests
 READY_FOR_BENCHMARKS := .venv/.ready-for-benchmarks
+READY_FOR_DOCS := .venv/.ready-for-docs
 
 # What `make bench` measures: `make bench CASES=small,overhead REPEATS=2`; `python -m benchmarks --help` names the cases.
 CASES := all
@@ -58,6 +59,13 @@ docs: $(READY) ## regenerate the config's schema and key table
 methods: $(READY) ## simulate the error rates in docs/methods.md anew: some minutes
 	python -m batchscope.statistics.simulation --write
 
+site: $(READY_FOR_DOCS) ## the documentation as a website, into build/site; a broken link is an error
+	python docs/build_site.py
+
+rulegraph: $(READY_FOR_DOCS) ## draw docs/rulegraph.svg again, after a change of the rules
+	snakemake --configfile config/demo.yaml --rulegraph dot | snakevision --skip-rules all --output docs/rulegraph.svg \
+		--style minimal_width=260 label_font_color=#777777 bridge_color=none
+
 setup: $(READY) ## only what the others begin with: .venv from requirements.lock
 
 clean: ## remove .venv and caches; results stay
@@ -82,4 +90,8 @@ $(READY_FOR_BENCHMARKS): $(READY_FOR_TESTS) requirements-benchmarks.lock
 	$(PIP) install --no-deps --requirement requirements-benchmarks.lock
 	@touch $@
 
-.PHONY: help demo test coverage bench gpu-check lint docs methods setup clean
+$(READY_FOR_DOCS): $(READY) requirements-docs.lock
+	$(PIP) install --no-deps --requirement requirements-docs.lock
+	@touch $@
+
+.PHONY: help demo test coverage bench gpu-check lint docs methods site rulegraph setup clean
