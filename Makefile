@@ -66,6 +66,9 @@ rulegraph: $(READY_FOR_DOCS) ## draw docs/rulegraph.svg again, after a change of
 	snakemake --configfile config/demo.yaml --rulegraph dot | snakevision --skip-rules all --output docs/rulegraph.svg \
 		--style minimal_width=260 label_font_color=#777777 bridge_color=none
 
+picture: demo ## run the demo and renew the picture of the README
+	cp results/demo/figures/accuracy.png docs/demo.png
+
 setup: $(READY) ## only what the others begin with: .venv from requirements.lock
 
 clean: ## remove .venv and caches; results stay
@@ -94,4 +97,4 @@ $(READY_FOR_DOCS): $(READY) requirements-docs.lock
 	$(PIP) install --no-deps --requirement requirements-docs.lock
 	@touch $@
 
-.PHONY: help demo test coverage bench gpu-check lint docs methods site rulegraph setup clean
+.PHONY: help demo test coverage bench gpu-check lint docs methods site rulegraph picture setup clean

@@ -120,6 +120,16 @@ def test_every_study_in_the_pages_is_a_valid_config() -> None:
     assert found >= 2
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/testing.md"])
+def test_the_files_that_a_page_names_exist(page: str) -> None:
+    named = re.findall(r"`([\w/.]+/[\w.]+\.(?:py|smk))`", (ROOT / page).read_text(encoding="utf-8"))
+    found = [
+        name for name in named if any((base / name).exists() for base in (ROOT, ROOT / "src/batchscope", ROOT / "docs"))
+    ]
+    assert named
+    assert set(named) - set(found) == set()
+
+
 def test_the_troubleshooting_page_quotes_messages_of_the_code() -> None:
     files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "rules").glob("*.smk")]
     text = " ".join(path.read_text(encoding="utf-8") for path in files)
