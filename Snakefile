@@ -1,4 +1,4 @@
-# Batchscope: what does the target batch size really do when you fine-tune a text encoder, and is the difference real?
+# Batchscope: what does the target batch size do when you fine-tune a text encoder, and is the difference real?
 #
 #   corpus ─► split ─► tokens ─► train ─► evaluate ──► tables ─► figures ─► report
 #                │        ├──► audit  └──► attention ─► maps ───────┤

@@ -19,8 +19,15 @@ SETTINGS = ROOT / "docs/zensical.toml"
 
 # Section of the navigation → its pages. A pattern takes the pages that are not named elsewhere.
 SECTIONS = {
-    "Start": ["README.md", "docs/tutorial.md", "docs/report.md", "docs/imdb-small.md"],
-    "Guides": ["docs/data.md", "docs/clusters.md", "docs/environments.md", "docs/module.md", "docs/branch*.md"],
+    "Start": [*("README.md", "docs/tutorial.md", "docs/report.md", "docs/imdb-small.md"), "docs/reference-study*.md"],
+    "Guides": [
+        "docs/data.md",
+        "docs/clusters.md",
+        "docs/environments.md",
+        "docs/module.md",
+        "docs/axes*.md",
+        "docs/branch*.md",
+    ],
     "Method": [
         *("docs/accumulation.md", "docs/noise-scale.md", "docs/method*.md", "docs/design*.md", "docs/forensics*.md"),
         "docs/benchmarks.md",

@@ -25,7 +25,7 @@ rule attention:
         spec=STUDY.attention_spec().fingerprint(),
         code=CODE["attention"],
     message:
-        f"attend {RUN_IN_WORDS}"
+        f"compute attention of {RUN_IN_WORDS}"
     shell:
         command(f"attention/{RUN_OF_JOB}", "--threads {threads}")
 

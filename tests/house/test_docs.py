@@ -51,7 +51,7 @@ def check(command: str, snakemake: argparse.ArgumentParser) -> None:
     """Raises ValueError for an option, a target, a config or a profile that does not exist."""
     tool, *words = shlex.split(command, comments=True)
     if tool == "make":
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
         if unknown := [word for word in words if "=" not in word and word not in targets]:
             raise ValueError(f"the Makefile has no target {unknown[0]}")
         return
@@ -150,6 +150,6 @@ def test_the_rule_graph_shows_the_rules() -> None:
 
 def test_the_help_of_make_is_shown() -> None:
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert set(re.findall(r"^  make (\w+) ", shown, re.M)) == set(
-        re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"^  make ([a-z-]+) +", shown, re.M)) == set(
+        re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M)
     )
