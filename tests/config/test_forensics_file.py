@@ -49,7 +49,7 @@ def test_a_count_is_exact(tmp_path: Path) -> None:
         (changed("studies", "mine", "cells", 0, "accuracy", value=90.13), "must be 1 or less (it is 90.13)"),
         (changed("studies", "mine", "cells", 0, "correct", value=3), "cells, entry 1: give either `accuracy` or"),
         (changed("studies", "mine", "cells", 0, value={"model": "bert", "batch": 64, "correct": 5001}), "is above"),
-        (changed("studies", "mine", "cells", 1, "batch", value=64), "entry 2: bert, constant, 64 is there twice"),
+        (changed("studies", "mine", "cells", 1, "batch", value=64), "entry 2: bert, constant, 64 appears twice"),
         (changed("studies", "mine", "cells", value=[]), "cells: must be a list of at least 1 entry"),
         (changed("studies", "mine", "examples", value="many"), "studies.mine.examples: must be a whole number"),
         (changed("studies", "mine", "decimals", value=3), "entry 1: 0.9013 has more than `decimals: 3`"),

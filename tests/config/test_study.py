@@ -68,7 +68,7 @@ def train_specs(study: Study) -> dict[Cell, str]:
         ),
         ("target_batch_sizes", [], "target_batch_sizes: .*at least 1"),
         ("target_batch_sizes", [64, 0], "target_batch_sizes, entry 2: must be above 0 .*0"),
-        ("target_batch_sizes", [64, 64], "target_batch_sizes: 64 is there twice"),
+        ("target_batch_sizes", [64, 64], "target_batch_sizes: 64 appears twice"),
         ("seeds", [-1], "seeds, entry 1: must be 0 or more .*-1"),
         ("lr_policies.t", {"table": {64: "x"}}, "lr_policies.t.table.64: must be a number .*'x'"),
         ("budget.updates", 10, "budget: give exactly one of `epochs`, `updates` and `samples`"),

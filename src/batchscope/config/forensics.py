@@ -63,7 +63,7 @@ class ReportedStudy(Section):
                 raise ValueError(f"cells, entry {number}: {wrong}")
             place = (cell.model, cell.policy, cell.batch, cell.seed)
             if place in seen:
-                raise ValueError(f"cells, entry {number}: {cell.model}, {cell.policy}, {cell.batch} is there twice")
+                raise ValueError(f"cells, entry {number}: {cell.model}, {cell.policy}, {cell.batch} appears twice")
             seen.add(place)
             if self.decimals is not None and cell.accuracy is not None and _decimals(cell.accuracy) > self.decimals:
                 raise ValueError(f"cells, entry {number}: {cell.accuracy} has more than `decimals: {self.decimals}`")

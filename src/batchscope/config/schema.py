@@ -424,7 +424,7 @@ class Config(Section):
     def _distinct(cls, values: list[int]) -> list[int]:
         repeated = sorted({value for value in values if values.count(value) > 1})
         if repeated:
-            raise ValueError(f"{repeated[0]} is there twice")
+            raise ValueError(f"{repeated[0]} appears twice")
         return values
 
     @model_validator(mode="after")

@@ -36,7 +36,7 @@ def check_columns(there: Sequence[str], columns: Columns, name: str) -> None:
             hint = f". Did you mean {near[0]!r}?" if near else ""
             raise UserError(
                 f"data.{key}: {name} has no column {column!r}; its columns are: {listed or 'none, it is empty'}{hint}"
-                + (". A file of reviews without labels does not belong into the source" if key == "label" else "")
+                + (". A file of reviews without labels must not be in the source" if key == "label" else "")
             )
 
 
