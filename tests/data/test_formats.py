@@ -113,7 +113,7 @@ def test_a_very_long_text(tmp_path: Path) -> None:
         ("a.csv", "text,label,label\na,1,1\n", "data.label: .* has 2 columns 'label': a duplicate"),
         ("a.csv", "Text, label\na,1\n", "data.text: .* no column 'text'; .* Did you mean 'Text'"),
         ("a.csv", "text,Label \na,1\n", "Did you mean 'Label '"),
-        ("a.csv", "text\na\n", "no column 'label'.* without labels does not belong"),
+        ("a.csv", "text\na\n", "no column 'label'.* without labels must not be in"),
         ("a.csv", "", "no column 'text'; its columns are: none, it is empty"),
         ("a.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         ("a.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
