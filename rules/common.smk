@@ -31,7 +31,7 @@ logger.addFilter(
 if not (HOME / "src").is_dir():
     raise WorkflowError(
         f"batchscope: {HOME} is not a folder with Batchscope's package in src/. Clone the repository, and give the module the "
-        "clone's Snakefile: snakefile: '/path/to/batchscope/Snakefile'"
+        "clone's Snakefile"
     )
 if workflow.modifier.path_modifier.replace_prefix("results/") != "results/":
     raise WorkflowError(
