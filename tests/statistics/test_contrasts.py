@@ -1,5 +1,6 @@
 """Families, shared runs, faulty runs and error rates of whole studies."""
 
+import gc
 import math
 from itertools import product
 
@@ -14,7 +15,7 @@ from batchscope.statistics.contrasts import COLUMNS, Finding, findings, metric_f
 from batchscope.statistics.families import all_pairs, planned
 from batchscope.statistics.omnibus import trends
 from batchscope.statistics.paired import mcnemar_exact
-from batchscope.statistics.simulation import FAMILY, MARGIN, MIXES, STEPS, rates, studies
+from batchscope.statistics.simulation import FAMILY, MARGIN, MIXES, rates, studies
 
 POLICIES, SIZES = ("constant", "sqrt"), (64, 256, 1024)
 Correct = dict[str, np.ndarray]
@@ -144,15 +145,18 @@ def test_other_metrics_and_all_pairs_describe() -> None:
 
 
 def test_two_policies_that_are_the_same_are_not_different() -> None:
-    """An A/A study: equal cells, other seeds. Of 20 studies, no more are different than the level allows."""
-    grid, different, claims = cells(), 0, Claims()
-    places = list(product(range(len(POLICIES) * len(SIZES)), range(3)))
+    """An A/A study: equal cells, other seeds. Of 21 studies, no more are different than the level allows."""
+    grid, different, claims = [cell for cell in cells() if cell.batch != SIZES[-1]], 0, Claims()
+    places = list(product(range(4), range(3)))
     rng = np.random.default_rng(11)
+    gc.freeze()  # multipletests collects garbage at each call
     for mix in MIXES.values():
-        for correct in next(studies(mix, np.zeros(len(STEPS)), 3, 300, 7, rng)):
+        for correct in next(studies(mix, np.zeros(4), 3, 300, 7, rng)):
             runs = {cell.run: correct[place] for cell, place in zip(grid, places, strict=True)}
             found = findings(planned(grid, claims), runs, {}, claims)
+            assert len(found) == 2 * 4
             different += any(one.verdict == "different" for one in found if one.estimand == "population")
+    gc.unfreeze()
     assert different <= binom.ppf(0.95, 21, 0.05)
 
 

@@ -34,9 +34,9 @@ def reference_crossed(d: np.ndarray) -> tuple[float, float, float, float]:
         if j != k
     ]
     covariance = statistics.fmean(pairs)
-    if seed_variance < 1e-20:  # the seeds agree by chance: what the reviews alone give stands in for their scatter
-        variance = statistics.fmean(statistics.variance(row) for row in d.tolist())
-        seed_variance = max(variance - max(covariance, 0), 1 / reviews) / reviews
+    if seed_variance < 1e-18:  # equal by chance: the variance that the reviews alone give
+        within = statistics.fmean(statistics.variance(row) for row in d.tolist())
+        seed_variance = max(within - max(covariance, 0), 1 / reviews) / reviews
     square = seed_variance / seeds + max(covariance, 0) / reviews
     df = seeds - 1 if seeds == 2 else square**2 / ((seed_variance / seeds) ** 2 / (seeds - 1))
     return statistics.fmean(means), math.sqrt(square), df, covariance
