@@ -1,7 +1,8 @@
 # Batchscope: what does the target batch size do when you fine-tune a text encoder, and is the difference real?
 #
 #   corpus ─► split ─► tokens ─► train ─► evaluate ──► tables ─► figures ─► report
-#                │        ├──► audit  └──► attention ─► maps ───────┤
+#                │        │            ├──► branch ───────┘           │
+#                │        ├──► audit   └──► attention ─► maps ────────┤
 #                │        └──► certify ─────────────────────────────┘
 #                └──► reviews ───────────────┘
 #
@@ -37,6 +38,7 @@ if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
+include: "rules/branch.smk"
 include: "rules/certify.smk"
 include: "rules/evaluate.smk"
 include: "rules/tracking.smk"

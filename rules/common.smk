@@ -77,6 +77,7 @@ try:
     STUDY_FOLDER = f"results/{STUDY.study}"
     JOB_SPECS = STUDY.job_specs(CONTENT_MEMORY)
     RUNS = list(dict.fromkeys(STUDY.runs(CONTENT_MEMORY).values()))
+    BRANCHED_RUNS = STUDY.branched_runs(CONTENT_MEMORY)
 except UserError as error:
     raise WorkflowError(f"batchscope: {error}")
 
@@ -149,6 +150,11 @@ def of_runs(runs, file):
 def of_all_runs(file):
     """A file of every run."""
     return of_runs(RUNS, file)
+
+
+def of_branched_runs(file):
+    """A file of every run that the study branches."""
+    return of_runs(BRANCHED_RUNS, file)
 
 
 def of_runs_with_maps(file):

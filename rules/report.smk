@@ -9,6 +9,7 @@ rule tables:
         of_all_runs("predictions.parquet"),
         of_all_runs("manifest.json"),
         of_all_runs("attention/measures.json"),
+        of_branched_runs("branches.json"),
         rules.audit.output,
         rules.reviews.output,
         expand(rules.certify.output, model=STUDY.models),
@@ -56,6 +57,7 @@ rule figures:
     input:
         f"{STUDY_FOLDER}/tables/results.parquet",
         f"{STUDY_FOLDER}/tables/history.parquet",
+        f"{STUDY_FOLDER}/tables/branches.csv" if BRANCHED_RUNS else [],
         of_all_runs("attention/attention.npz"),
         of_all_runs("attention/measures.json"),
     output:

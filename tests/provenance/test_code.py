@@ -173,7 +173,7 @@ def test_an_edit_of_a_module_that_changes_no_number_reruns_nothing(
 @pytest.mark.parametrize(
     ("name", "verbs"),
     [
-        ("training/windows", {"train", "certify"}),
+        ("training/windows", {"train", "branch", "certify"}),
         ("evaluation/metrics", {"evaluate"}),
         ("data/split", {"split"}),
         ("tracking", {"track"}),

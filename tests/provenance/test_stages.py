@@ -26,9 +26,9 @@ CONFIG: dict[str, Any] = {
 
 
 def test_every_job_of_the_study_has_a_spec() -> None:
-    jobs = set(Study.from_mapping(CONFIG).job_specs())
+    jobs = set(Study.from_mapping(CONFIG | {"branch": {"at": [64], "samples": 512}}).job_specs())
     run = "bert/bs16/constant/seed42"
-    of_run = {f"{verb}/{run}" for verb in ("train", "evaluate", "attention", "maps", "track")}
+    of_run = {f"{verb}/{run}" for verb in ("train", "branch", "evaluate", "attention", "maps", "track")}
     assert jobs == {"corpus", "split", "audit", "reviews", "tables", "figures", "report"} | of_run | {
         "tokenize/bert",
         "certify/bert",

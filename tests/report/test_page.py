@@ -93,12 +93,15 @@ def test_every_figure_but_the_svg_twins_is_on_the_page(html: str) -> None:
 
 def test_the_noise_scale_is_on_the_page_only_where_it_is_measured(tmp_path: Path, html: str) -> None:
     assert "noise scale" not in html.lower()
-    spec = fabricate.spec(noise_scale="cheap")
+    spec = fabricate.spec(noise_scale="cheap", branch={"at": [256], "samples": 512})
     write_report(spec, finish(tmp_path, spec))
     page = (tmp_path / "report/index.html").read_text(encoding="utf-8")
     assert page.count("<img ") == sum(entry.name.endswith(".png") for entry in figure_names(spec))
     assert "Dropout draws its masks anew" in page
     assert "has no estimate" in page
+    assert "can be far below the critical batch size" in page
+    assert "the measured critical batch size is 64 (4 × the run&#39;s)" in page
+    assert "0.0050" in page, "the difference of that branch"
     assert 'class="number">–</td>' in page, "16 is one micro-batch"
 
 

@@ -71,6 +71,8 @@ class Story:
     """Run → what its manifest says otherwise."""
     predicted_on: Mapping[str, str] = field(default_factory=dict)
     """Run → the device of its predictions."""
+    branch_losses: Mapping[int, float | None] = field(default_factory=lambda: {1: 0.4, 2: 0.4, 4: 0.405, 8: 0.45})
+    """Factor of a branch → its training loss; None for one that diverges."""
     no_attention: Mapping[str, str] = field(default_factory=dict)
     """Model → why it gives no attention."""
 
@@ -96,6 +98,8 @@ def study_folder(folder: Path, report_spec: ReportSpec, **story: Any) -> Path:
         accuracy = 0.85 - told.effect * report_spec.batch_sizes.index(cell.batch)
         _write_predictions(run, rng, told, accuracy, cell.run)
         _write_attention(run, cell.model, report_spec, rng, told)
+        if report_spec.branches and cell.run in report_spec.branches.runs:
+            _write_json(run / "branches.json", branches_file(cell.batch, told.branch_losses))
     return folder
 
 
@@ -162,6 +166,24 @@ def _write_training(run: Path, cell: GridCell, rng: np.random.Generator, story: 
     _write_json(
         run / "manifest.json", MANIFEST | {"fingerprint": f"{update:016x}"} | dict(story.manifests.get(cell.run, {}))
     )
+
+
+def branches_file(batch: int, losses: Mapping[int, float | None], at: int = 256, samples: int = 512) -> dict[str, Any]:
+    """``branches.json`` of a run with branches of constant loss from one point."""
+    branches = []
+    for factor, loss in losses.items():
+        size = factor * batch
+        updates = [
+            {"samples": at + (number + 1) * size, "examples": size, "correct": size // 2, "accuracy": 0.5}
+            | {"loss": 0.0 if loss is None else loss, "lr": 1e-3 * factor**0.5, "grad_norm": 1.0}
+            for number in range(samples // size)
+        ]
+        shown = {"factor": factor, "target_batch_size": size, "diverged": loss is None}
+        equal = {"equals_run": True if factor == 1 else None}
+        branches.append(shown | equal | {"updates": updates[:1] if loss is None else updates})
+    point = {"at": at, "update": at // batch, "samples": at, "state": "kept", "branches": branches}
+    place = {"device": "cpu", "precision": "float32", "physical_batch_size": 16}
+    return {"training": "0" * 16, "points": [point]} | place
 
 
 MANIFEST: dict[str, Any] = {

@@ -263,6 +263,10 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
     ),
     "a plot colour changed": (setting(report={"palette": ["#112233", "#445566"]}), {"figures", "report"}),
     "the report's title changed": (setting(report={"title": "Another"}), {"report"}),
+    "branches asked for": (
+        setting(branch={"at": [48], "factors": [1], "samples": 64}),
+        {f"branch/{RUNS[0]}"} | COMPILED,
+    ),
     "the attention texts changed": (
         setting(attention={"texts": ["A fine film."]}),
         of(["attention", "maps"]) | {"reviews"} | COMPILED,

@@ -19,6 +19,7 @@ from batchscope.provenance.jobs import JobFile
 from batchscope.provenance.layout import Layout, checkpoints_of
 from batchscope.provenance.stages import model_of, subject_of, verb_of
 from batchscope.training.launch import is_rank, launch
+from batchscope.training.spec import BranchSpec
 from batchscope.training.stop import deadline
 from batchscope.wording import Wording
 
@@ -69,6 +70,12 @@ class Task:
     def run(self) -> Path:
         """Folder of the run that the job is for."""
         return self.layout.run(self.subject)
+
+    @property
+    def branches(self) -> BranchSpec | None:
+        """The branches of the run, whose states its training keeps; None where it has none."""
+        name = f"branch/{self.subject}"
+        return self.jobs.spec(name, BranchSpec) if name in self.jobs.jobs else None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -173,9 +180,23 @@ def train(task: Task) -> Work:
                 deadline=limit,
                 before_publish=prepare_later_stages,
                 certified=task.layout.certificate(task.model).is_file(),
+                branches=task.branches,
             )
 
     return work
+
+
+def branch(task: Task) -> Work:
+    """Branch a run at multiples of its batch size, from states that it kept, to measure the critical batch size."""
+    from batchscope.hardware.device import use_threads
+    from batchscope.training.branch import branch as run
+    from batchscope.training.spec import TrainSpec
+
+    use_threads(task.threads)
+    spec, training = task.jobs.spec(task.name, BranchSpec), task.jobs.spec(f"train/{task.subject}", TrainSpec)
+    limit = deadline(task.runtime, task.started)
+    settings, state = task.jobs.settings, task.layout.state
+    return lambda: run(spec, training, task.code, settings, task.tokens, task.run, state, limit)
 
 
 def certify(task: Task) -> Work:
@@ -263,10 +284,10 @@ def report(task: Task) -> Work:
 
 VERBS: dict[str, Callable[[Task], Work]] = {
     verb.__name__: verb
-    for verb in (corpus, split, tokenize, audit, reviews, train, certify, evaluate, track, attention, maps)
+    for verb in (corpus, split, tokenize, audit, reviews, train, branch, certify, evaluate, track, attention, maps)
     + (tables, figures, report)
 }
-RUNS_A_MODEL = ("train", "certify", "evaluate", "attention")
+RUNS_A_MODEL = ("train", "branch", "certify", "evaluate", "attention")
 
 
 def is_done(task: Task) -> bool:

@@ -7,12 +7,13 @@ Snakefile asks it what to do; the verbs receive the specs it made.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import PrivateAttr, ValidationError
+from pydantic import PrivateAttr, ValidationError, model_validator
 
 from batchscope.certificate.spec import CertificateSpec
+from batchscope.config.branch import Branch
 from batchscope.config.errors import explain, shown
 from batchscope.config.schema import Config, LearningRatePolicy, Synthetic, location, path_exists
 from batchscope.data.layout import counted_files
@@ -22,9 +23,17 @@ from batchscope.evaluation.spec import EvaluationSpec
 from batchscope.insight.spec import AttentionSpec
 from batchscope.provenance.fingerprint import content_hash
 from batchscope.provenance.spec import Spec
-from batchscope.report.spec import FiguresSpec, GridCell, MapsSpec, ReportSpec, TablesSpec
+from batchscope.report.spec import BranchesSpec, FiguresSpec, GridCell, MapsSpec, ReportSpec, TablesSpec
 from batchscope.tracking import TrackingSpec
-from batchscope.training.spec import BudgetSpec, OptimizerSpec, ScheduleSpec, TrainSettings, TrainSpec, ValidationSpec
+from batchscope.training.spec import (
+    BranchSpec,
+    BudgetSpec,
+    OptimizerSpec,
+    ScheduleSpec,
+    TrainSettings,
+    TrainSpec,
+    ValidationSpec,
+)
 
 PROTOCOL = ("study", "data", "models", "optimizer", "schedule", "validate_every", "engine", "tail", "determinism")
 """Sections of the config that the page states as they are."""
@@ -33,8 +42,18 @@ PROTOCOL = ("study", "data", "models", "optimizer", "schedule", "validate_every"
 class Study(Config):
     """A whole study, as `config/*.yaml` states it."""
 
+    branch: Branch | None = None
+    """Measures the critical batch size: short branches at multiples of a run's batch size, from states of that run.
+    Runs that are finished are not trained again."""
     _train_specs: dict["Cell", TrainSpec] = PrivateAttr(default_factory=dict)
     _runs: dict["Cell", "Cell"] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _branches_are_of_the_grid(self) -> Self:
+        mistake = self.branch and self.branch.mistake(self.target_batch_sizes, self._policies_to_branch())
+        if mistake:
+            raise ValueError(mistake)
+        return self
 
     # ------------------------------------------------------------------------------------ the grid
 
@@ -132,6 +151,24 @@ class Study(Config):
             }
         return self._runs
 
+    def branched_runs(self, memory: Path | None = None) -> list["Cell"]:
+        """The runs that the study branches, each once."""
+        if self.branch is None:
+            return []
+        batch = self.branch.batch_of(self.target_batch_sizes)
+        policy, budget = self.branch.policy_of(self._policies_to_branch()), next(iter(self.named_budgets))
+        seeds = self.seeds if self.branch.seeds == "all" else self.seeds[:1]
+        wanted = (
+            run
+            for cell, run in self.runs(memory).items()
+            if (cell.batch, cell.policy, cell.budget) == (batch, policy, budget) and cell.seed in seeds
+        )
+        return list(dict.fromkeys(wanted))
+
+    def _policies_to_branch(self) -> list[str]:
+        """The LR policies whose runs can be branched: not a sweep, which has several runs per cell."""
+        return [name for name, policy in self.lr_policies.items() if policy.sweep is None]
+
     # ----------------------------------------------------------------------------------- the specs
 
     def corpus_spec(self, memory: Path | None = None) -> CorpusSpec:
@@ -203,12 +240,23 @@ class Study(Config):
                 for cell, run in self.runs(memory).items()
             ),
             claims=self.claims,
+            branches=self._branches_in_tables(memory),
+        )
+
+    def _branches_in_tables(self, memory: Path | None) -> BranchesSpec | None:
+        if self.branch is None:
+            return None
+        return BranchesSpec(
+            runs=tuple(run.path for run in self.branched_runs(memory)),
+            tolerance=self.branch.tolerance,
+            smoothing=self.branch.smoothing,
         )
 
     def figures_spec(self, memory: Path | None = None) -> FiguresSpec:
         """What the figures depend on besides tables and attention: the grid, what is drawn, the colours."""
+        tables = self.tables_spec(memory)
         return FiguresSpec(
-            **dict(self.tables_spec(memory)),
+            **dict(tables),
             review_names=self.review_names(),
             noise_scale=self.noise_scale,
             validates_within_epochs=self.validate_every is not None,
@@ -263,6 +311,11 @@ class Study(Config):
             specs[f"tokenize/{model}"] = self.tokens_spec(model, memory)
             specs[f"certify/{model}"] = self.certificate_spec(model, memory)
         evaluation, attention, maps = self.evaluation_spec(), self.attention_spec(), self.maps_spec()
+        if self.branch is not None:
+            branches = BranchSpec(
+                at=tuple(self.branch.at), factors=tuple(self.branch.factors), samples=self.branch.samples
+            )
+            specs |= {f"branch/{run.path}": branches for run in self.branched_runs(memory)}
         for cell, training in self.train_specs(memory).items():
             specs |= {
                 f"train/{cell.path}": training,

@@ -21,6 +21,7 @@ FILES: dict[str, type] = {
     f"{RUN}/history.jsonl, a line of an epoch": training.EpochLine,
     f"{RUN}/history.jsonl, a line of a validation within an epoch": training.ValidationLine,
     f"{RUN}/train.json": training.TrainFacts,
+    f"{RUN}/branches.json": training.BranchesFile,
     f"{RUN}/manifest.json": provenance.RunManifest,
     f"{RUN}/metrics.json": evaluation.Metrics,
     f"{RUN}/attention/measures.json": insight.AttentionMeasures,

@@ -33,6 +33,7 @@ STAGES = {
     "audit": Stage("batchscope.data.audit", "data/audit.json"),
     "reviews": Stage("batchscope.data.reviews", "data/reviews.json"),
     "train": Stage("batchscope.training.loop", "runs/{}/train.json"),
+    "branch": Stage("batchscope.training.branch", "runs/{}/branches.json"),
     "certify": Stage("batchscope.certificate.certify", "certificates/{}.json"),
     "evaluate": Stage("batchscope.evaluation.evaluate", "runs/{}/metrics.json"),
     "track": Stage("batchscope.tracking", "runs/{}/tracking.json"),

@@ -12,7 +12,7 @@ PLAIN_TABLES = (
     *("summary.parquet", "summary.tex", "contrasts.parquet", "contrasts.tex"),
     *("omnibus.csv", "omnibus.parquet", "omnibus.tex"),
     *(f"{name}.{form}" for name in ("pairs", "pairs_by_seed", "contrasts_by_metric") for form in ("csv", "parquet")),
-    *("curves.csv", "horizon.csv", "sweep.csv", "tuning.csv", "best_of_n.csv"),
+    *("curves.csv", "horizon.csv", "sweep.csv", "tuning.csv", "best_of_n.csv", "branches.csv"),
     *("classes.csv", "confusion.csv", "audit.csv", "noise_scale.csv", "attention.csv", "certificates.csv"),
     *("baseline.csv", "provenance.csv"),
 )
@@ -57,7 +57,7 @@ def _figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
             if spec.validates_within_epochs:
                 labels = {"model": model, **named, "split": "validation", "shows": "accuracy at equal cost"}
                 yield CataloguedFigure(f"validation_cost_{model}{end}", "Training", labels, "validation_cost")
-            if spec.measures_noise:
+            if spec.shows_noise:
                 labels = {"model": model, **named, "split": "train", "shows": "gradient noise scale"}
                 yield CataloguedFigure(f"noise_scale_{model}{end}", "Training", labels, "noise_scale")
         if spec.sweep_names:

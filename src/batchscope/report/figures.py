@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from batchscope.errors import UserError, counted
+from batchscope.report.branches import read_branches
 from batchscope.report.catalogue import attention_cells, figure_names, suffix
 from batchscope.report.curves import training_figure, validation_cost_figure, validation_figure
 from batchscope.report.findings import read_findings
@@ -67,6 +68,7 @@ def draw_figures(spec: FiguresSpec, study_folder: Path) -> None:
         history = pd.read_parquet(study_folder / "tables" / "history.parquet")
         reached = pd.read_csv(study_folder / "tables" / "curves.csv", dtype={"run": str})
         findings = read_findings(study_folder)
+        branches = read_branches(study_folder) if spec.branches else None
     except FileNotFoundError as error:
         raise UserError(f"{error.filename or error} is missing; make the tables first") from None
     names = [Path(entry.name) for entry in figure_names(spec)]
@@ -85,8 +87,8 @@ def draw_figures(spec: FiguresSpec, study_folder: Path) -> None:
             drawn[f"validation_accuracy_{model}{end}"] = validation_figure(part, mine, model, title)
             if spec.validates_within_epochs:
                 drawn[f"validation_cost_{model}{end}"] = validation_cost_figure(part, reached, model, title)
-            if spec.measures_noise:
-                drawn[f"noise_scale_{model}{end}"] = noise_scale_figure(part, mine, model, title)
+            if spec.shows_noise:
+                drawn[f"noise_scale_{model}{end}"] = noise_scale_figure(part, mine, model, title, branches)
         drawn |= _attention_figures(spec, model, study_folder)
     for name in names:
         save(drawn[name.stem], study_folder / "figures" / name)

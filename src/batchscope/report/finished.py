@@ -9,6 +9,7 @@ from batchscope.certificate.records import Certificate
 from batchscope.data.records import Audit, ReviewsFile
 from batchscope.files import read_json
 from batchscope.insight.records import AttentionMeasures
+from batchscope.report.branches import read_branches
 from batchscope.report.catalogue import attention_cells
 from batchscope.report.findings import read_findings, read_trends
 from batchscope.report.spec import ReportSpec
@@ -40,6 +41,8 @@ class Finished(NamedTuple):
     per_class: pd.DataFrame
     confusion: pd.DataFrame
     noise_scale: pd.DataFrame
+    branches: pd.DataFrame
+    """One row per branch of a run at a larger batch; none in a study without branches."""
     provenance: pd.DataFrame
     """One row per run, all text; unknown values are empty."""
     audit: Audit
@@ -66,6 +69,7 @@ class Finished(NamedTuple):
             per_class=_table(folder, "classes"),
             confusion=_table(folder, "confusion"),
             noise_scale=_table(folder, "noise_scale"),
+            branches=read_branches(folder),
             provenance=pd.read_csv(folder / "tables" / "provenance.csv", dtype=str, keep_default_na=False),
             audit=read_json(folder / "data" / "audit.json"),
             reviews=read_json(folder / "data" / "reviews.json"),

@@ -10,6 +10,7 @@ from batchscope.errors import UserError
 from batchscope.files import write_text
 from batchscope.report import insight, sections, trust, verdicts
 from batchscope.report.answer import answer
+from batchscope.report.branches import branches_in_words, branches_table
 from batchscope.report.budgets import budgets_section
 from batchscope.report.catalogue import attention_cells, suffix
 from batchscope.report.cautions import balance_in_words, cautions
@@ -90,7 +91,7 @@ def _context(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, obje
         "training": [
             (title, _curves(spec, figures, f"{model}{suffix(spec, budget)}")) for title, model, budget in _titles(spec)
         ],
-        "noise": _noise(spec, study.noise_scale, figures) if spec.measures_noise else None,
+        "noise": _noise(spec, study, figures) if spec.shows_noise else None,
         "cost": sections.cost_table(cost),
         "cost_figure": embedded(figures, "cost"),
         "quality_cost_figure": embedded(figures, "quality_cost"),
@@ -153,15 +154,17 @@ def _curves(spec: ReportSpec, figures: Path, end: str) -> list[tuple[str, Pictur
     return [(what, embedded(figures, f"{what}_{end}")) for what in names]
 
 
-def _noise(spec: ReportSpec, summary: pd.DataFrame, figures: Path) -> dict[str, object]:
-    """Figures and table of the gradient noise scale."""
+def _noise(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, object]:
+    """Figures and tables of the gradient noise scale and of the measured critical batch sizes."""
     return {
         "images": [
             (title, embedded(figures, f"noise_scale_{model}{suffix(spec, budget)}"))
             for title, model, budget in _titles(spec)
         ],
-        "table": insight.noise_table(summary),
+        "table": insight.noise_table(study.noise_scale) if spec.measures_noise else None,
         "kind": spec.noise_scale,
+        "branches": branches_table(study.branches, spec.branches) if spec.branches else None,
+        "critical": branches_in_words(study.branches) if spec.branches else [],
     }
 
 

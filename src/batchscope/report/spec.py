@@ -39,11 +39,24 @@ class MapsSpec(Spec):
     words: tuple[str, str] = REVIEWS
 
 
+class BranchesSpec(Spec):
+    """The branches of runs at larger batches, and how they are read."""
+
+    runs: tuple[str, ...]
+    """Folders of the branched runs below ``runs/``."""
+    tolerance: float
+    """In nats: a branch whose smoothed training loss is at most this much above that of factor 1 is as good."""
+    smoothing: float
+    """Share of a branch, at its end, over which the training loss is averaged."""
+
+
 class TablesSpec(Spec):
     """The grid, in the order of the config, and what it is to establish."""
 
     cells: tuple[GridCell, ...]
     claims: Claims = Claims()
+    branches: BranchesSpec | None = None
+    """None in a study without branches."""
 
     @property
     def model_names(self) -> list[str]:
@@ -101,6 +114,11 @@ class FiguresSpec(TablesSpec):
     def measures_noise(self) -> bool:
         """Whether the runs' histories hold the gradient noise scale."""
         return self.noise_scale != "off"
+
+    @property
+    def shows_noise(self) -> bool:
+        """Whether there is a figure of the gradient noise scale, or of the critical batch size alone."""
+        return self.measures_noise or self.branches is not None
 
 
 class ReportSpec(FiguresSpec):

@@ -19,18 +19,18 @@ from batchscope.evaluation.records import Metrics
 from batchscope.files import DamagedFileError, atomic, read_json
 from batchscope.insight.records import AttentionMeasures
 from batchscope.provenance.records import RunManifest
-from batchscope.report import latex, rows
+from batchscope.report import branches, latex, rows
 from batchscope.report.spec import GridCell, TablesSpec
 from batchscope.statistics.components import seed_scatter
 from batchscope.statistics.contrasts import COLUMNS, Finding, findings, metric_findings, pair_findings
 from batchscope.statistics.families import all_pairs, planned
 from batchscope.statistics.health import constant_prediction, faulty_runs
 from batchscope.statistics.horizon import Horizon, Setting, horizons
-from batchscope.statistics.noise_scale import noise_summary
+from batchscope.statistics.noise_scale import noise_span, noise_summary
 from batchscope.statistics.omnibus import Trend, trends
 from batchscope.statistics.paired import Pair, batch_size_pairs, binomial_standard_error, wilson_interval
 from batchscope.statistics.sweep import Choice, Trial, choices, chosen_grid, chosen_rates, expected_best, trials
-from batchscope.training.records import HistoryLine, TrainFacts
+from batchscope.training.records import BranchesFile, HistoryLine, TrainFacts
 
 METRICS = ("examples", "correct", "accuracy", "macro_f1", "loss", "nll", "brier", "ece")
 COST = (
@@ -93,7 +93,8 @@ def write_tables(spec: TablesSpec, study_folder: Path) -> None:
     folders = {run: study_folder / "runs" / run for run in dict.fromkeys(cell.run for cell in spec.cells)}
     shared = [study_folder / "data" / name for name in ("audit.json", "reviews.json")]
     shared += [study_folder / "certificates" / f"{model}.json" for model in spec.model_names]
-    _require([folder / name for folder in folders.values() for name in RUN_FILES] + shared)
+    branched = [folders[run] / "branches.json" for run in (spec.branches.runs if spec.branches else ())]
+    _require([folder / name for folder in folders.values() for name in RUN_FILES] + branched + shared)
     audit: Audit = read_json(shared[0])
     reviews: ReviewsFile = read_json(shared[1])
     certificates: dict[str, Certificate] = {path.stem: read_json(path) for path in shared[2:]}
@@ -118,6 +119,7 @@ def write_tables(spec: TablesSpec, study_folder: Path) -> None:
     _write_conclusions(grid, {name: run.folder for name, run in runs.items()}, results, audit["classes"], tables)
     _write_csv(tables / "cost.csv", results.loc[~results.shared, [*rows.LABELS, *COST, *TELEMETRY]])
     _write_csv(tables / "noise_scale.csv", noise_summary(grid.cells, history.to_pandas()))
+    _write_csv(tables / "branches.csv", _branches(spec, runs, history.to_pandas()))
     _write_csv(tables / "curves.csv", curves(history.to_pandas(), runs))
     _write_csv(tables / "horizon.csv", pd.DataFrame(_audited(grid.cells, runs)))
     _write_csv(tables / "audit.csv", pd.DataFrame(flatten(audit), columns=["fact", "value"]))
@@ -127,6 +129,18 @@ def write_tables(spec: TablesSpec, study_folder: Path) -> None:
     )
     _write_csv(tables / "provenance.csv", rows.frame(made_of))
     _write_restated(tables, list(runs.values()), audit["classes"], certificates)
+
+
+def _branches(spec: TablesSpec, runs: Mapping[str, Run], history: pd.DataFrame) -> pd.DataFrame:
+    """The branches of all branched runs; no row in a study without branches."""
+    found: list[rows.Row] = []
+    updates = history[history.kind == "update"]
+    for name in spec.branches.runs if spec.branches else ():
+        own, run = updates[updates.run == name], runs[name]
+        file: BranchesFile = read_json(run.folder / "branches.json")
+        assert spec.branches is not None
+        found += branches.branch_rows(run.cell, file, spec.branches, own, noise_span(updates, max(spec.batch_sizes)))
+    return rows.frame(found, branches.COLUMNS)
 
 
 def curves(history: pd.DataFrame, runs: Mapping[str, Run]) -> pd.DataFrame:

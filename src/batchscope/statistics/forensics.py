@@ -14,10 +14,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
-from batchscope.statistics.paired import NORMAL_975, binomial_standard_error, holm, mcnemar_exact, wilson_interval
+from batchscope.statistics.paired import binomial_standard_error, holm, mcnemar_exact, wilson_interval
 
 Factor = Literal["batch", "policy", "model"]
 Level = str | int
+WIDTH = float(stats.norm.ppf(0.975))
+"""Standard errors on each side of a 95% interval."""
 FACTORS: tuple[Factor, ...] = ("batch", "policy", "model")
 
 
@@ -152,17 +154,17 @@ class Scatter(NamedTuple):
 
 def countable(cell: Reported) -> Countable:
     """Which counts print as the reported accuracy, rounded or cut after its decimals. In integers, so exact."""
-    n, low_high = cell.examples, wilson_interval(cell.accuracy, cell.examples)
+    n, interval = cell.examples, [float(end) for end in wilson_interval(cell.accuracy, cell.examples)]
     if cell.decimals is None:
         count = round(cell.accuracy * n)
-        return Countable(cell, True, count, count, None, *low_high)
+        return Countable(cell, True, count, count, None, *interval)
     low, below = _printed_bounds(cell)
     unit = 2 * 10**cell.decimals
     fewest, most = -(-low * n // unit), (below * n - 1) // unit
     possible = fewest <= most
     if not possible:
         fewest, most = most, fewest
-    return Countable(cell, possible, max(0, fewest), min(n, most), _mean_of_batches(cell), *low_high)
+    return Countable(cell, possible, max(0, fewest), min(n, most), _mean_of_batches(cell), *interval)
 
 
 def _printed_bounds(cell: Reported) -> tuple[int, int]:
@@ -283,8 +285,8 @@ def _contrast(first: Sequence[Reported], second: Sequence[Reported], factor: Fac
         examples=n,
         difference_points=100 * (q - p),
         se_points=100 * error,
-        low_points=100 * (q - p - NORMAL_975 * error),
-        high_points=100 * (q - p + NORMAL_975 * error),
+        low_points=100 * (q - p - WIDTH * error),
+        high_points=100 * (q - p + WIDTH * error),
         z=z,
         p=two_sided,
         p_holm=two_sided,

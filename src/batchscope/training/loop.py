@@ -19,10 +19,11 @@ from batchscope.hardware.device import compute_deterministically, device_name, p
 from batchscope.model.checkpoint import save_checkpoint
 from batchscope.model.flops import training_flops_per_sample
 from batchscope.provenance.manifests import run_fingerprint, run_manifest
+from batchscope.training.kept import KeptStates, kept_folder
 from batchscope.training.ledger import checkpoint_name
 from batchscope.training.records import HistoryLine, TrainFacts, WindowCounts
 from batchscope.training.run import Run
-from batchscope.training.spec import TrainSettings, TrainSpec
+from batchscope.training.spec import BranchSpec, TrainSettings, TrainSpec
 from batchscope.training.state import workspace_folder
 from batchscope.training.stop import Stopped
 from batchscope.training.windows import Window, validates_after
@@ -42,6 +43,7 @@ def train(
     deadline: float | None = None,
     before_publish: Callable[[Path, Path], None] = lambda best, last: None,
     certified: bool = False,
+    branches: BranchSpec | None = None,
 ) -> None:
     """Train a run; write its history, checkpoints, ``train.json`` and ``manifest.json`` to ``run_folder``.
 
@@ -50,7 +52,8 @@ def train(
     is raised; the next call with the same spec and code resumes from it, on the same kind of device and in the same
     precision: elsewhere it starts anew. ``before_publish`` gets the paths of the best and the last checkpoint before
     the saved state is deleted. ``certified`` spares the rehearsal of a checkpoint, which the certificate of the model
-    has done. Raises UserError for what the user can fix.
+    has done. The states that ``branches`` begin with are kept under ``state_folder``. Raises UserError for what the
+    user can fix.
     """
     keep_freed_memory()
     if spec.determinism == "strict":
@@ -62,7 +65,7 @@ def train(
     folder = workspace_folder(state_folder, fingerprint, place)
     run = Run(spec, settings, place, tokens_folder, folder, observe, deadline, certified)
     with run.stop, run.telemetry, closing(run.line), closing(run.ranks), closing(run.workspace):
-        train_all_updates(run)
+        train_all_updates(run, KeptStates(kept_folder(state_folder, fingerprint, place), run.plan, branches))
     if not run.ranks.first:
         return
     workspace, ledger = run.workspace, run.ledger
@@ -75,7 +78,7 @@ def train(
     workspace.publish(run_folder, best.name, spec.keep != "none", facts, manifest)
 
 
-def train_all_updates(run: Run) -> None:
+def train_all_updates(run: Run, kept: KeptStates) -> None:
     """Gradient accumulation: one optimizer step per window, a validation and checkpoint per epoch or more often.
 
     A resumed run begins with the window after its last saved state. Raises Stopped once the state is saved.
@@ -86,8 +89,10 @@ def train_all_updates(run: Run) -> None:
             run.stop_if_asked()
             run.launch(window)
             validate_now = validates_after(window, run.spec.validate_every)
-            save_now = window.ends_epoch or run.save_is_due()
-            run.settle(ahead=0 if save_now or validate_now else updates_ahead(run.device))
+            save_now, keep_now = window.ends_epoch or run.save_is_due(), window.update in kept.updates
+            run.settle(ahead=0 if save_now or validate_now or keep_now else updates_ahead(run.device))
+            if keep_now:
+                run.keep_state(kept)
             if validate_now:
                 run.validate(window)
             if save_now:

@@ -152,6 +152,62 @@ class TrainFacts(LedgerFacts, TelemetryFacts):
     windows_per_epoch: WindowCounts
 
 
+class BranchUpdate(Scores):
+    """One update of a branch. Its scores are those of the window's examples during training."""
+
+    samples: int
+    """Examples seen since the start of the run, this window included."""
+    lr: float
+    """Learning rate of the update."""
+    grad_norm: float
+    """Norm of the window's gradient before clipping."""
+
+
+class Branch(TypedDict):
+    """A short training from a state of a run."""
+
+    factor: int
+    """Multiple of the run's target batch size."""
+    target_batch_size: int
+    """Examples per update: `factor` × that of the run."""
+    diverged: bool
+    """Whether a loss or gradient was not finite; its updates end there."""
+    equals_run: bool | None
+    """For factor 1: whether its updates are those of the run bit for bit, as on a CPU; null for the others."""
+    updates: list[BranchUpdate]
+    """Its updates, in order."""
+
+
+class BranchPoint(TypedDict):
+    """A state of a run and the branches from it."""
+
+    at: int
+    """Samples that the config names."""
+    update: int
+    """Update of the run after which the branches begin."""
+    samples: int
+    """Examples that the run had seen by then."""
+    state: Literal["kept", "replayed"]
+    """Whether the training kept the state, or it was replayed because it was lacking."""
+    branches: list[Branch]
+    """By ascending factor."""
+
+
+class BranchesFile(TypedDict):
+    """``branches.json`` of a run: its branches at larger batches."""
+
+    training: str
+    """Fingerprint of the run's training."""
+    device: str
+    """Name of the hardware of the branches."""
+    precision: Literal["float32", "bfloat16"]
+    """Arithmetic of the branches."""
+    physical_batch_size: int
+    """Examples per micro-batch, as in the run."""
+    points: list[BranchPoint]
+    """By ascending number of samples."""
+
+
 class SavedLedger(TypedDict):
     """The counts in a saved state, from which ``Ledger`` is made again."""
 

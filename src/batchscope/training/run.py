@@ -27,6 +27,7 @@ from batchscope.model.classifier import build_model
 from batchscope.model.cpu_kernels import use_cpu_kernels
 from batchscope.training.accumulate import ENGINES
 from batchscope.training.autotune import choose_micro_step, halved
+from batchscope.training.kept import KeptStates
 from batchscope.training.ledger import Ledger, checkpoint_name
 from batchscope.training.microbatch import DeviceTokens, MicroBatch, WindowSums
 from batchscope.training.noise import WindowNorms, noise_columns, noise_gauge
@@ -208,6 +209,11 @@ class Run:
             self.workspace.keep_checkpoints(self.best_of_state, all_epochs=self.spec.keep == "all")
         self.lap = self.saved = time.perf_counter()
         self.stop.reserve = max(self.stop.reserve, 10 + 3 * (self.saved - saving))
+
+    def keep_state(self, kept: KeptStates) -> None:
+        """Keep the state after the last update for branches, if ``kept`` wants it."""
+        if self.ranks.first:
+            kept.keep(self.ledger.to_saved(), self.model.state_dict(), self.optimizer.state_dict())
 
     def stop_here(self, reason: Stopped) -> Stopped:
         """Drop the unfinished window, save a state; the exception that says so."""

@@ -72,6 +72,17 @@ class TrainSpec(Spec):
     """Other kernels round differently; unset for ``fast``."""
 
 
+class BranchSpec(Spec):
+    """The branches of a run, besides what the run itself depends on."""
+
+    at: tuple[int, ...]
+    """Samples after which the run is branched, ascending."""
+    factors: tuple[int, ...]
+    """Multiples of the run's target batch size, ascending from 1."""
+    samples: int
+    """Samples that each branch trains on."""
+
+
 class TrainSettings(Spec):
     """Settings that do not change the result of a training; they are part of no fingerprint."""
 

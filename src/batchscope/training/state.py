@@ -80,31 +80,24 @@ class Workspace:
         self._history.close()
 
     def save(self, ledger: SavedLedger, model: dict[str, torch.Tensor], optimizer: dict[str, Any]) -> None:
-        """Save a state after the ledger's last update; the state before it is kept as well.
-
-        The file name of a state holds the hash of its content, so that ``load`` recognises a damaged one.
-        """
+        """Save a state after the ledger's last update; the state before it is kept as well."""
         with naming_a_full_disk(self.history_file):
             self._history.flush()
             os.fsync(self._history.fileno())
-        unnamed = self.folder / "state.unnamed"
-        with atomic(unnamed) as temporary, temporary.open("wb") as file:  # its errors say more than torch's own
-            state: SavedState = {
-                "ledger": ledger,
-                "model": model,
-                "optimizer": optimizer,
-                "history_bytes": self._history.tell(),
-            }
-            torch.save(state, file)
-        unnamed.rename(self.folder / f"state-{ledger['update']:09d}-{file_hash(unnamed)}.pt")
+        state: SavedState = {
+            "ledger": ledger,
+            "model": model,
+            "optimizer": optimizer,
+            "history_bytes": self._history.tell(),
+        }
+        write_state(self.folder, state)
         for old in self._states()[STATES_KEPT:]:
             old.unlink()
 
     def load(self) -> SavedState | None:
         """The newest undamaged state, with the history cut back to it; None if there is none."""
         for path in self._states():
-            if path.stem.endswith(file_hash(path)):
-                state = cast(SavedState, torch.load(path, map_location="cpu", weights_only=True))
+            if (state := read_state(path)) is not None:
                 self._history.truncate(state["history_bytes"])
                 return state
             log.warning(f"the saved state {path} is damaged; resuming from the one before")
@@ -146,6 +139,21 @@ class Workspace:
 
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob("state-*.pt"), reverse=True)
+
+
+def write_state(folder: Path, state: SavedState) -> None:
+    """Write a state into ``folder``. Its file name holds the hash of its content, by which a damaged one is seen."""
+    unnamed = folder / "state.unnamed"
+    with atomic(unnamed) as temporary, temporary.open("wb") as file:  # its errors say more than torch's own
+        torch.save(state, file)
+    unnamed.rename(folder / f"state-{state['ledger']['update']:09d}-{file_hash(unnamed)}.pt")
+
+
+def read_state(path: Path) -> SavedState | None:
+    """A state as ``write_state`` wrote it; None for a damaged file."""
+    if not path.stem.endswith(file_hash(path)):
+        return None
+    return cast(SavedState, torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _place(folder: Path) -> str:

@@ -5,8 +5,9 @@ whether or not this process trained the ones before.
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,34 @@ def validates_after(window: Window, every: ValidationSpec | None) -> bool:
         return window.update % every.updates == 0
     assert every.samples is not None
     return window.samples // every.samples > (window.samples - window.examples) // every.samples
+
+
+def update_at(plan: Sequence[Window], samples: int) -> int:
+    """Number of the first update of a run after which it has seen ``samples`` examples; 0 for none.
+
+    Raises ValueError if the whole run sees fewer.
+    """
+    if samples > plan[-1].samples:
+        raise ValueError(f"{samples} samples are beyond the end of the run, which sees {plan[-1].samples}")
+    return next(window.update for window in plan if window.samples >= samples) if samples else 0
+
+
+def branch_windows(plan: Sequence[Window], update: int, samples: int, factor: int) -> list[Window]:
+    """The windows of a branch after ``update``: ``factor`` consecutive windows of the run joined, within an epoch.
+
+    So all branches see the same examples in the same order, and factor 1 is the run. A window has the number of the
+    first update that it replaces. The branch ends with the update of the run that completes ``samples`` examples.
+    Raises ValueError if the run ends before.
+    """
+    begun = plan[update - 1].samples if update else 0
+    rest = plan[update : update_at(plan, begun + samples)]
+    joined = []
+    for _, epoch in groupby(rest, key=lambda window: window.epoch):
+        own = list(epoch)
+        for start in range(0, len(own), factor):
+            first, last = own[start], own[min(start + factor, len(own)) - 1]
+            joined.append(replace(last, update=first.update, start=first.start))
+    return joined
 
 
 def micro_batches(window: Window, physical_batch_size: int) -> Iterator[tuple[int, int]]:
