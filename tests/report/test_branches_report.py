@@ -33,14 +33,18 @@ def test_the_table_has_a_row_per_branch_with_the_noise_scale_beside_it(study: Pa
 
 def test_words_and_table_state_the_measured_size_and_what_was_not_reached(study: Path) -> None:
     spec, rows = fabricate.spec(branch=BRANCH, noise_scale="full", **MODELS), read_branches(study)
-    (said,) = branches_in_words(rows)
+    branches = spec.branches
+    assert branches is not None
+    (said,) = branches_in_words(rows, branches)
+    assert "longer branches" not in said
+    (noisy,) = branches_in_words(rows.assign(standard_error=[0, 0.002, 0.004, 0.03]), branches)
+    assert "standard errors up to 0.030 nats, above the tolerance of 0.01" in noisy
     assert "after 256 samples: the measured critical batch size is 64 (4 × the run's)" in said
-    (said,) = branches_in_words(rows.assign(reached=False))
+    (said,) = branches_in_words(rows.assign(reached=False), branches)
     assert "no critical batch size was reached; it is at least 64" in said
-    (said,) = branches_in_words(rows.assign(within=[True, False, True, False]))
+    (said,) = branches_in_words(rows.assign(within=[True, False, True, False]), branches)
     assert "the branch of 2 × was worse" in said
-    assert spec.branches is not None
-    shown = branches_table(rows.assign(diverged=[False, False, False, True]), spec.branches)
+    shown = branches_table(rows.assign(diverged=[False, False, False, True]), branches)
     assert [row[-1] for row in shown.rows] == ["the run", "yes", "yes", "no"]
     assert shown.rows[3][-3] == "diverged"
 

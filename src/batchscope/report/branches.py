@@ -63,8 +63,8 @@ def branches_table(rows: pd.DataFrame, spec: BranchesSpec) -> Table:
     return Table(columns, shown, note)
 
 
-def branches_in_words(rows: pd.DataFrame) -> list[str]:
-    """One sentence per point: the measured critical batch size, and B beside it."""
+def branches_in_words(rows: pd.DataFrame, spec: BranchesSpec) -> list[str]:
+    """One sentence per point: the measured critical batch size, and B beside it. Says where noise decides."""
     said = []
     for row in rows[rows.critical].to_dict("records"):
         where = f"{row['model']}, batch size {row['target_batch_size']:,}, {row['lr_policy']} LR, seed {row['seed']}, "
@@ -80,6 +80,11 @@ def branches_in_words(rows: pd.DataFrame) -> list[str]:
         worse = point.factor[(point.factor < row["factor"]) & ~point.within]
         if len(worse):
             sentence += f", although the branch of {worse.iloc[0]} × was worse: noise, or a tolerance too narrow"
+        if point.standard_error.max() > spec.tolerance:
+            sentence += (
+                f". The differences have standard errors up to {point.standard_error.max():.3f} nats, above the "
+            )
+            sentence += f"tolerance of {spec.tolerance:g}: longer branches would tell more"
         said.append(where + sentence + ".")
     return said
 

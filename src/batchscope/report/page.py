@@ -164,7 +164,7 @@ def _noise(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, object
         "table": insight.noise_table(study.noise_scale) if spec.measures_noise else None,
         "kind": spec.noise_scale,
         "branches": branches_table(study.branches, spec.branches) if spec.branches else None,
-        "critical": branches_in_words(study.branches) if spec.branches else [],
+        "critical": branches_in_words(study.branches, spec.branches) if spec.branches else [],
     }
 
 

@@ -21,6 +21,7 @@ from batchscope.hardware.device import compute_deterministically, device_name, p
 from batchscope.provenance.records import RunManifest
 from batchscope.training.kept import KeptStates, kept_folder
 from batchscope.training.ledger import Ledger
+from batchscope.training.progress import ProgressLine
 from batchscope.training.records import Branch, BranchesFile, BranchPoint, HistoryLine, TrainFacts, UpdateLine
 from batchscope.training.run import Launched, Run
 from batchscope.training.spec import BranchSpec, TrainSettings, TrainSpec
@@ -216,10 +217,11 @@ def follow(
     log.info(f"branch at {run.ledger.samples} samples, {factor} × the batch size: {len(windows)} updates")
     diverged = False
     try:
-        for window in windows:
-            run.stop_if_asked()
-            run.launch(window)
-            run.settle()
+        with closing(ProgressLine(samples)) as run.line:
+            for window in windows:
+                run.stop_if_asked()
+                run.launch(window)
+                run.settle()
     except NotFinite:
         log.warning(f"the branch of {factor} × the batch size diverged after {len(run.lines)} updates")
         run.engine.zero_grad()
