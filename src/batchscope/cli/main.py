@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    plan, design, fetch, verify, forensics = (
+    plan, design, fetch, verify, forensics, predict, explain = (
         verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__) for name, verb in people.VERBS.items()
     )
     plan.add_argument("--configfile", type=Path, nargs="+", default=[], metavar="YAML", help="as for snakemake")
@@ -70,10 +70,18 @@ def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     fetch.add_argument("--cache", type=Path, metavar="FOLDER", help="instead of HF_HOME")
     verify.add_argument("FOLDER", type=Path, help="folder of a run; with --all that of a study")
     verify.add_argument("--all", action="store_true", help="every finished run of the study")
-    verify.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where the model runs")
-    verify.add_argument("--threads", type=int, metavar="N", help="CPU threads (all of them if not given)")
     forensics.add_argument("FILE", type=Path, help="YAML: accuracies of studies, see docs/reference-study.md")
     forensics.add_argument("--output", type=Path, metavar="FOLDER", help="write CSV tables and a forest plot there")
+    for verb in (predict, explain):
+        verb.add_argument("RUN", help="folder of a finished run, or in short demo/bert/bs64/constant/seed1")
+    predict.add_argument("FILE", type=Path, help="csv, tsv, jsonl, json or parquet; all but parquet may be compressed")
+    predict.add_argument("--text", required=True, metavar="COLUMN", help="column that holds the text")
+    predict.add_argument("--output", type=Path, metavar="CSV", help="FILE.predictions.csv if not given")
+    explain.add_argument("TEXT", help="the text, in quotation marks")
+    explain.add_argument("--output", type=Path, metavar="FOLDER", default=Path("explained"), help="for the figures")
+    for verb in (verify, predict, explain):
+        verb.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="of the model")
+        verb.add_argument("--threads", type=int, metavar="N", help="CPU threads (all of them if not given)")
 
 
 def _add_design(verb: argparse.ArgumentParser) -> None:

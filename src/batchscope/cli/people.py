@@ -82,4 +82,37 @@ def forensics(arguments: argparse.Namespace) -> None:
         print("Written: " + ", ".join(str(path) for path in write_findings(found, arguments.output)))
 
 
-VERBS = {verb.__name__: verb for verb in (plan, design, fetch, verify, forensics)}
+def predict(arguments: argparse.Namespace) -> None:
+    """Write the class and the probabilities of new texts with a run's best checkpoint: a file of any size."""
+    from batchscope.hardware.lease import leased_devices
+
+    with leased_devices(arguments.device):
+        from batchscope.hardware.device import use_threads
+        from batchscope.insight.finished_run import open_run, run_folder
+        from batchscope.insight.predict_texts import predict_file
+
+        use_threads(arguments.threads)
+        run = open_run(run_folder(arguments.RUN), arguments.device)
+        output = arguments.output or arguments.FILE.with_name(f"{arguments.FILE.name}.predictions.csv")
+        print(f"{output}: {predict_file(run, arguments.FILE, arguments.text, output).in_words(run.max_length)}")
+
+
+def explain(arguments: argparse.Namespace) -> None:
+    """Draw the attention of a run's best checkpoint for one text, and name the tokens that reach its output most."""
+    from batchscope.hardware.lease import leased_devices
+
+    with leased_devices(arguments.device):
+        from batchscope.hardware.device import use_threads
+        from batchscope.insight.explain import explain_text
+        from batchscope.insight.finished_run import open_run, run_folder
+        from batchscope.report.explain import draw_explanation, explanation_in_words
+
+        use_threads(arguments.threads)
+        run = open_run(run_folder(arguments.RUN), arguments.device)
+        found = explain_text(run, arguments.TEXT)
+        print(explanation_in_words(found, run.classes, run.max_length))
+        for path in draw_explanation(found, run.classes, run.name, arguments.output):
+            print(path)
+
+
+VERBS = {verb.__name__: verb for verb in (plan, design, fetch, verify, forensics, predict, explain)}

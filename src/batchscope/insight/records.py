@@ -1,6 +1,9 @@
-"""The file ``attention/measures.json`` of a run. Pure, no torch."""
+"""The file ``attention/measures.json`` of a run, and what is made of one text. Pure, no torch."""
 
-from typing import NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class LayerMeasures(TypedDict):
@@ -48,3 +51,68 @@ class AttentionMeasures(TypedDict):
     reviews: list[ReviewMeasures]
     reason: NotRequired[str]
     """Why there are no attention maps of this encoder, in one sentence; ``attention.npz`` is empty then."""
+
+
+class HeadMeasures(TypedDict):
+    """One head's attention over many reviews; each measure is a mean over all queries, padding excluded."""
+
+    layer: int
+    """Index from 0."""
+    head: int
+    """Index from 0."""
+    window: int | None
+    """Largest |i − j| that a sliding layer allows; null for global attention."""
+    entropy: float
+    """Shannon entropy over the logarithm of the number of allowed keys: 0 is one key, 1 is uniform."""
+    distance: float
+    """Mean |i − j|, weighted by attention."""
+    even_distance: float
+    """The same for uniform attention to the allowed keys."""
+    largest_lift: float
+    """Largest weight × number of allowed keys: 1 is uniform."""
+    mass: dict[str, float | None]
+    """Class of keys → share of the attention."""
+    lift: dict[str, float | None]
+    """Class of keys → share of the attention over that of uniform attention; null where no key is of the class."""
+    sink_rates: dict[str, float]
+    """ε → share of the reviews with a key to which the queries that may see it give more than ε on average (Gu et al.
+    2024, arXiv 2410.10781)."""
+    sink_classes: dict[str, float | None] | None
+    """Class → share of the keys above ε = 0.3; null where there are none."""
+
+
+class AttentionOfRun(TypedDict):
+    """``attention/heads.json`` of a run. The classes of keys are ``cls``, ``sep``, ``punctuation``, ``function`` and
+    ``content`` words, and ``rest``: what goes on with a word, and other special tokens."""
+
+    asked: int
+    """``insight.attention.reviews`` of the config."""
+    reviews: int
+    """Test reviews measured; fewer than asked where there are no more."""
+    heads: list[HeadMeasures]
+    """Empty where the encoder gives no attention."""
+    rollout: dict[str, float | None]
+    """Class of input tokens → its share of the pooled attention rollout over that of uniform attention."""
+    reason: NotRequired[str]
+    """Why there is no attention of this encoder, in one sentence."""
+
+
+class Explanation(NamedTuple):
+    """What a model makes of one text."""
+
+    facts: ReviewMeasures
+    probabilities: NDArray[np.float32]
+    """``[C]``."""
+    cut: bool
+    """Whether the text has more tokens than the model was trained to read."""
+    weights: NDArray[np.float32]
+    """``[layers, n, n]``, heads averaged; no layers where the encoder gives no attention."""
+    rollout: NDArray[np.float64]
+    """Share ``[n]`` of each token in the pooled output; empty where there is no attention."""
+    reason: str | None
+    """Why there is no attention."""
+
+    def strongest(self, count: int) -> list[tuple[str, float]]:
+        """The tokens with most rollout attention and their shares, largest first."""
+        order = np.argsort(-self.rollout, kind="stable")[:count]
+        return [(self.facts["tokens"][place], float(self.rollout[place])) for place in order]

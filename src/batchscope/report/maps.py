@@ -60,8 +60,8 @@ def draw_maps(run_folder: Path, names: Sequence[str], output_folder: Path, words
         elif name not in reviews:
             raise UserError(f"{run_folder / 'attention'} has no review {name!r}; run the attention stage again")
         else:
-            save(_last_layer(reviews[name], origin, words), last)
-            save(_all_layers(reviews[name], origin, words), every, colours=72)
+            save(last_layer_figure(reviews[name], origin, words), last)
+            save(all_layers_figure(reviews[name], origin, words), every, colours=72)
 
 
 def load_attention(run_folder: Path) -> tuple[dict[str, ReviewMaps], str | None]:
@@ -148,7 +148,8 @@ def run_in_words(run_folder: Path) -> str:
     return f"{model}, {size}, {policy} LR policy, {named}{seed.replace('seed', 'seed ')}"
 
 
-def _last_layer(review: ReviewMaps, origin: str, words: Wording) -> Figure:
+def last_layer_figure(review: ReviewMaps, origin: str, words: Wording = REVIEWS) -> Figure:
+    """The last layer's map of a review, its tokens named; ``origin`` says whose it is."""
     layer, last = review.facts["layers"][-1], review.weights[-1]
     n = len(last)
     side = min(12.0, max(6.0, 2.4 + 0.078 * n))
@@ -166,7 +167,8 @@ def _last_layer(review: ReviewMaps, origin: str, words: Wording) -> Figure:
     return figure
 
 
-def _all_layers(review: ReviewMaps, origin: str, words: Wording) -> Figure:
+def all_layers_figure(review: ReviewMaps, origin: str, words: Wording = REVIEWS) -> Figure:
+    """The maps of all layers of a review on one colour scale."""
     layers, n = review.facts["layers"], review.weights.shape[1]
     columns = _columns(len(layers))
     rows = math.ceil(len(layers) / columns)
