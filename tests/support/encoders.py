@@ -1,9 +1,12 @@
-"""Tiny text encoders of many architectures: random weights, two layers of sixteen numbers."""
+"""Tiny text encoders of many architectures: random weights, two layers of sixteen numbers; and reviews for them."""
 
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from batchscope.data.tokens import Tokens
 
 VOCABULARY, PAD, LENGTH = 120, 0, 24
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -109,3 +112,13 @@ def tiny_encoder(kind: str, **changes: Any) -> PreTrainedModel:
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **{**SPECIAL, **ENCODERS[kind], **changes})
     return AutoModel.from_config(config)
+
+
+def random_reviews(count: int = 14, width: int = 24) -> Tokens:
+    """Random token ids below the vocabulary's size, of random lengths."""
+    dice = np.random.default_rng(0)
+    length = dice.integers(3, width + 1, count).astype(np.int32)
+    ids = dice.integers(5, VOCABULARY, (count, width)).astype(np.uint16)
+    ids[np.arange(width) >= length[:, None]] = 0
+    numbers = np.arange(count)
+    return Tokens(numbers, numbers % 2, ids, length, np.zeros(count, bool), ["a", "b"], PAD, VOCABULARY)
