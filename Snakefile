@@ -43,6 +43,7 @@ include: "rules/certify.smk"
 include: "rules/evaluate.smk"
 include: "rules/tracking.smk"
 include: "rules/attention.smk"
+include: "rules/insight.smk"
 include: "rules/report.smk"
 
 
@@ -57,6 +58,8 @@ rule all:
         of_all_runs("checkpoints/best.safetensors"),
         of_all_runs("checkpoints/last.safetensors"),
         of_runs_with_maps("attention/maps"),
+        rules.errors.output if STUDY.insight.errors.enabled else [],
+        rules.divergence.output if STUDY.insight.attention.enabled else [],
         of_all_runs("tracking.json") if STUDY.tracking.mode != "disabled" else [],
     message:
         "the study is complete: {input[0]}"

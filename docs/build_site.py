@@ -26,6 +26,7 @@ SECTIONS = {
         "docs/environments.md",
         "docs/module.md",
         "docs/axes*.md",
+        "docs/insight.md",
         "docs/branch*.md",
     ],
     "Method": [

@@ -58,6 +58,7 @@ rule figures:
         f"{STUDY_FOLDER}/tables/results.parquet",
         f"{STUDY_FOLDER}/tables/history.parquet",
         f"{STUDY_FOLDER}/tables/branches.csv" if BRANCHED_RUNS else [],
+        rules.calibration.output if STUDY.insight.calibration.enabled else [],
         of_all_runs("attention/attention.npz"),
         of_all_runs("attention/measures.json"),
     output:
@@ -93,6 +94,9 @@ rule figures:
 rule page:
     input:
         tables=rules.tables.output,
+        calibration=(
+            rules.calibration.output if STUDY.insight.calibration.enabled else []
+        ),
         figures=rules.figures.output,
         reviews=rules.reviews.output,
         audit=rules.audit.output,

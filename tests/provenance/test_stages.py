@@ -29,11 +29,14 @@ def test_every_job_of_the_study_has_a_spec() -> None:
     jobs = set(Study.from_mapping(CONFIG | {"branch": {"at": [64], "samples": 512}}).job_specs())
     run = "bert/bs16/constant/seed42"
     of_run = {f"{verb}/{run}" for verb in ("train", "branch", "evaluate", "attention", "maps", "track")}
-    assert jobs == {"corpus", "split", "audit", "reviews", "tables", "figures", "report"} | of_run | {
+    assert jobs == {"corpus", "split", "audit", "reviews", "calibration", "tables", "figures", "report"} | of_run | {
         "tokenize/bert",
         "certify/bert",
     }
-    assert {job.partition("/")[0] for job in jobs} == set(STAGES)
+    measured = CONFIG | {"insight": {"attention": {"enabled": True}, "errors": {"enabled": True}}}
+    further = {"errors", "divergence", f"attention_measures/{run}"}
+    assert set(Study.from_mapping(measured).job_specs()) == jobs | further
+    assert {job.partition("/")[0] for job in jobs | further} == set(STAGES)
 
 
 def test_what_thousands_of_jobs_share_is_in_the_job_file_once(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_page_and_summary_show_the_computed_numbers(study: Path, html: str) -> N
 def test_markdown_tables_have_as_many_cells_as_columns(study: Path) -> None:
     lines = (study / "report/summary.md").read_text(encoding="utf-8").splitlines()
     tables = re.findall(r"(?:^\|.*\n)+", "\n".join(lines) + "\n", flags=re.MULTILINE)
-    assert len(tables) == 11
+    assert len(tables) == 12
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 

@@ -15,6 +15,7 @@ from slow_statistics import reference_crossed, reference_holm, reference_mcnemar
 from batchscope.config.study import Cell
 from batchscope.errors import UserError
 from batchscope.files import DamagedFileError, read_json, write_json
+from batchscope.insight.calibration import TABLES as CALIBRATION
 from batchscope.report.catalogue import PLAIN_TABLES, SHOWN_TABLES
 from batchscope.report.sections import cost_table
 from batchscope.report.tables import flatten, write_tables
@@ -150,7 +151,7 @@ def test_the_same_rows_are_in_csv_and_parquet(study: Path) -> None:
 
 
 def test_every_catalogued_table_is_written_and_no_other(study: Path) -> None:
-    assert {path.name for path in (study / "tables").iterdir()} == {*SHOWN_TABLES, *PLAIN_TABLES}
+    assert {path.name for path in (study / "tables").iterdir()} == {*SHOWN_TABLES, *PLAIN_TABLES, *CALIBRATION}
 
 
 def test_class_counts_are_those_of_the_predictions(study: Path) -> None:

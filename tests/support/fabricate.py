@@ -13,6 +13,8 @@ from fabricate_data import BINARY, CERTIFICATE, TEXT, audit, reviews, shared_out
 
 from batchscope.config.study import Study
 from batchscope.evaluation.metrics import measure
+from batchscope.insight.calibration import measure_calibration
+from batchscope.insight.spec import CalibrationSpec
 from batchscope.report.spec import GridCell, ReportSpec
 from batchscope.training.spec import BudgetSpec
 from batchscope.training.windows import windows
@@ -100,6 +102,8 @@ def study_folder(folder: Path, report_spec: ReportSpec, **story: Any) -> Path:
         _write_attention(run, cell.model, report_spec, rng, told)
         if report_spec.branches and cell.run in report_spec.branches.runs:
             _write_json(run / "branches.json", branches_file(cell.batch, told.branch_losses))
+    if report_spec.calibration:
+        measure_calibration(CalibrationSpec(cells=report_spec.cells, bins=15), folder)
     return folder
 
 

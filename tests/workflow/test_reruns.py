@@ -22,7 +22,9 @@ from small_workflow import SMALL, Workflow
 
 RUNS = ("bert/bs16/constant/seed1", "bert/bs64/constant/seed1", "bert/bs64/sqrt/seed1")
 PER_RUN = ("train", "evaluate", "attention", "maps")
-COMPILED = {"tables", "figures", "report"}
+SHOWN = {"tables", "figures", "report"}
+COMPILED = SHOWN | {"calibration"}
+"""What is made of all runs."""
 DATA = {"corpus", "split", "tokenize/bert", "audit", "reviews", "certify/bert"}
 NOTHING: set[str] = set()
 
@@ -213,7 +215,11 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
     ),
     "a constant changed in insight/attention": (
         edit(ATTENTION, "else 0.0", "else 1.0"),
-        of(["attention", "maps"]) | COMPILED,
+        of(["attention", "maps"]) | SHOWN,
+    ),
+    "a constant changed in statistics/calibration": (
+        edit("src/batchscope/statistics/calibration.py", "HIGHEST_TEMPERATURE = 0.01,", "HIGHEST_TEMPERATURE = 0.02,"),
+        {"calibration", "figures", "report"},
     ),
     "a constant changed in report/figures": (
         edit("src/batchscope/report/figures.py", "NAMED_KEYS = 7", "NAMED_KEYS = 8"),
@@ -223,7 +229,7 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
         edit(
             "src/batchscope/report/tables.py", 'METRICS = ("examples", "correct",', 'METRICS = ("correct", "examples",'
         ),
-        COMPILED,
+        SHOWN,
     ),
     "a constant changed in report/page": (
         edit("src/batchscope/report/page.py", "LONGEST_REVIEW = 900", "LONGEST_REVIEW = 800"),
@@ -259,9 +265,22 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
     "wandb mode changed": (setting(tracking={"mode": "offline"}), of(["track"])),
     "device, threads and save_every changed": (
         setting(device="auto", threads=3, save_every=5),
-        {"certify/bert"} | COMPILED,
+        {"certify/bert"} | SHOWN,
     ),
     "a plot colour changed": (setting(report={"palette": ["#112233", "#445566"]}), {"figures", "report"}),
+    "insight.attention switched on": (
+        setting(insight={"attention": {"enabled": True}}),
+        of(["attention_measures"]) | {"divergence"},
+    ),
+    "insight.errors switched on": (setting(insight={"errors": {"enabled": True}}), {"errors"}),
+    "insight.calibration.bins changed": (
+        setting(insight={"calibration": {"bins": 10}}),
+        {"calibration", "figures", "report"},
+    ),
+    "insight.calibration switched off": (
+        setting(insight={"calibration": {"enabled": False}}),
+        {"figures", "report"},
+    ),
     "the report's title changed": (setting(report={"title": "Another"}), {"report"}),
     "branches asked for": (
         setting(branch={"at": [48], "factors": [1], "samples": 64}),
@@ -269,7 +288,7 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
     ),
     "the attention texts changed": (
         setting(attention={"texts": ["A fine film."]}),
-        of(["attention", "maps"]) | {"reviews"} | COMPILED,
+        of(["attention", "maps"]) | {"reviews"} | SHOWN,
     ),
     "the corpus file rewritten identically with a new time": (rewritten, NOTHING),
     "the corpus file moved": (move_data, {"report"}),
@@ -311,10 +330,19 @@ SENTENCES = {
     "divide the reviews into train, validation and test": "split",
     "audit the data": "audit",
     "choose the reviews whose attention is drawn": "reviews",
+    "measure the calibration": "calibration",
+    "tell the errors": "errors",
+    "compare the attention of the runs": "divergence",
     "compile the tables": "tables",
     "draw the figures": "figures",
 }
-VERBS = {"track": "track", "attend": "attention", "draw the attention maps of": "maps", "tokenize for": "tokenize"}
+VERBS = {
+    "track": "track",
+    "attend": "attention",
+    "draw the attention maps of": "maps",
+    "tokenize for": "tokenize",
+    "measure the attention of": "attention_measures",
+}
 OF_RUN = re.compile(r"(.*) (\S+), target batch size (\d+), (\S+) LR,(?: budget (\S+),)? seed (\d+)")
 
 

@@ -258,6 +258,46 @@ def maps(task: Task) -> Work:
     return lambda: draw_maps(task.run, spec.names, task.run / "attention/maps", Wording(*spec.words))
 
 
+def attention_measures(task: Task) -> Work:
+    """Measure the attention of a run's best checkpoint over many test reviews, per layer and head."""
+    from batchscope.hardware.device import use_threads
+    from batchscope.insight.attention_measures import measure_attention
+    from batchscope.insight.spec import AttentionMeasuresSpec
+
+    use_threads(task.threads)
+    spec, best = task.jobs.spec(task.name, AttentionMeasuresSpec), checkpoints_of(task.run)["best"]
+    output = task.run / "attention/heads.json"
+    return lambda: measure_attention(spec, task.tokens, best, output, task.jobs.settings.device)
+
+
+def divergence(task: Task) -> Work:
+    """Compare the attention of runs, between batch sizes and between seeds, and gather its measures."""
+    from batchscope.hardware.device import use_threads
+    from batchscope.insight.divergence import measure_divergence
+    from batchscope.insight.spec import DivergenceSpec
+
+    use_threads(task.threads)
+    spec = task.jobs.spec(task.name, DivergenceSpec)
+    return lambda: measure_divergence(spec, task.layout.study, task.jobs.settings.device)
+
+
+def calibration(task: Task) -> Work:
+    """Measure the calibration of every run from its predictions."""
+    from batchscope.insight.calibration import measure_calibration
+    from batchscope.insight.spec import CalibrationSpec
+
+    spec = task.jobs.spec(task.name, CalibrationSpec)
+    return lambda: measure_calibration(spec, task.layout.study)
+
+
+def errors(task: Task) -> Work:
+    """Tell the errors on the test reviews: review by review, by group, and what decides them."""
+    from batchscope.insight.errors import measure_errors
+    from batchscope.insight.spec import ErrorsSpec
+
+    return lambda: measure_errors(task.jobs.spec(task.name, ErrorsSpec), task.layout.study)
+
+
 def tables(task: Task) -> Work:
     """Compile the tables of a study."""
     from batchscope.report.spec import TablesSpec
@@ -285,9 +325,9 @@ def report(task: Task) -> Work:
 VERBS: dict[str, Callable[[Task], Work]] = {
     verb.__name__: verb
     for verb in (corpus, split, tokenize, audit, reviews, train, branch, certify, evaluate, track, attention, maps)
-    + (tables, figures, report)
+    + (attention_measures, divergence, calibration, errors, tables, figures, report)
 }
-RUNS_A_MODEL = ("train", "branch", "certify", "evaluate", "attention")
+RUNS_A_MODEL = ("train", "branch", "certify", "evaluate", "attention", "attention_measures", "divergence")
 
 
 def is_done(task: Task) -> bool:

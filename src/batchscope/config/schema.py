@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from batchscope.certificate.spec import FEWEST_REVIEWS
 from batchscope.config.architectures import mistakes
 from batchscope.config.claims import Claims, Factor
+from batchscope.config.insight import Insight
 from batchscope.config.section import Fraction, Name, PositiveFloat, PositiveInt, Section
 from batchscope.errors import counted
 from batchscope.model.folder import model_files
@@ -412,6 +413,8 @@ class Config(Section):
     window, `full` uses all of them and one spare gradient buffer. No weight changes, but runs without it train anew."""
     attention: Attention = Attention()
     """Which reviews get attention maps, and of which runs."""
+    insight: Insight = Insight()
+    """What is measured of finished runs. Changing it does not retrain anything."""
     tracking: Tracking = Tracking()
     """Weights & Biases."""
     claims: Claims = Claims()

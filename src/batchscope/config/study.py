@@ -20,7 +20,7 @@ from batchscope.data.layout import counted_files
 from batchscope.data.spec import CorpusSpec, ReviewsSpec, SplitSpec, SyntheticSpec, TokensSpec
 from batchscope.errors import UserError
 from batchscope.evaluation.spec import EvaluationSpec
-from batchscope.insight.spec import AttentionSpec
+from batchscope.insight.spec import AttentionMeasuresSpec, AttentionSpec, CalibrationSpec, DivergenceSpec, ErrorsSpec
 from batchscope.provenance.fingerprint import content_hash
 from batchscope.provenance.spec import Spec
 from batchscope.report.spec import BranchesSpec, FiguresSpec, GridCell, MapsSpec, ReportSpec, TablesSpec
@@ -206,6 +206,10 @@ class Study(Config):
         """What a run's attention depends on besides its checkpoint and the reviews: how these are cut."""
         return AttentionSpec(max_length=self.data.max_length, truncation=self.data.truncation)
 
+    def attention_measures_spec(self) -> AttentionMeasuresSpec:
+        """What the measures of a run's attention depend on besides its checkpoint and tokens."""
+        return AttentionMeasuresSpec(reviews=self.insight.attention.reviews)
+
     def certificate_spec(self, model: str, memory: Path | None = None) -> CertificateSpec:
         """What a model's certificate depends on besides its tokens: nothing of the grid but the first seed."""
         spec = self.models[model].spec(memory)
@@ -252,6 +256,14 @@ class Study(Config):
             smoothing=self.branch.smoothing,
         )
 
+    def calibration_spec(self, memory: Path | None = None) -> CalibrationSpec:
+        """What the calibration depends on besides the predictions: the grid, and how many bins."""
+        return CalibrationSpec(cells=self.tables_spec(memory).cells, bins=self.insight.calibration.bins)
+
+    def divergence_spec(self, memory: Path | None = None) -> DivergenceSpec:
+        """What the divergence of the runs' attention depends on besides their checkpoints and tokens."""
+        return DivergenceSpec(cells=self.tables_spec(memory).cells, reviews=self.insight.attention.divergence_reviews)
+
     def figures_spec(self, memory: Path | None = None) -> FiguresSpec:
         """What the figures depend on besides tables and attention: the grid, what is drawn, the colours."""
         tables = self.tables_spec(memory)
@@ -262,6 +274,7 @@ class Study(Config):
             validates_within_epochs=self.validate_every is not None,
             select_from=self.select_from,
             palette=tuple(self.report.palette),
+            calibration=self.insight.calibration.enabled,
             words=self.data.wording,
         )
 
@@ -307,6 +320,8 @@ class Study(Config):
             "figures": self.figures_spec(memory),
             "report": self.report_spec(memory),
         }
+        if self.insight.calibration.enabled:
+            specs["calibration"] = self.calibration_spec(memory)
         for model in self.models:
             specs[f"tokenize/{model}"] = self.tokens_spec(model, memory)
             specs[f"certify/{model}"] = self.certificate_spec(model, memory)
@@ -324,6 +339,12 @@ class Study(Config):
                 f"maps/{cell.path}": maps,
                 f"track/{cell.path}": self.tracking_spec(cell),
             }
+        if self.insight.errors.enabled:
+            specs["errors"] = ErrorsSpec(cells=self.tables_spec(memory).cells)
+        if self.insight.attention.enabled:
+            specs["divergence"] = self.divergence_spec(memory)
+            measures = self.attention_measures_spec()
+            specs |= {f"attention_measures/{cell.path}": measures for cell in self.train_specs(memory)}
         return specs
 
     @property

@@ -25,6 +25,7 @@ FILES: dict[str, type] = {
     f"{RUN}/manifest.json": provenance.RunManifest,
     f"{RUN}/metrics.json": evaluation.Metrics,
     f"{RUN}/attention/measures.json": insight.AttentionMeasures,
+    f"{RUN}/attention/heads.json": insight.AttentionOfRun,
     "certificates/{model}.json": certificate.Certificate,
     "fingerprints/{job}.json": provenance.JobRecord,
     "fingerprints/code/{hash}.json": provenance.CodeDescription,

@@ -46,6 +46,13 @@ def _figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
     """The figures, named without a format."""
     yield CataloguedFigure("accuracy", "Test accuracy", {"models": "all"}, "accuracy")
     yield CataloguedFigure("contrasts", "Test accuracy", {"models": "all, contrasts"}, "contrasts")
+    if spec.calibration:
+        yield CataloguedFigure("calibration", "Calibration", {"models": "all"}, "calibration")
+        for model in spec.model_names:
+            for budget in spec.budget_names:
+                name = f"reliability_{model}{suffix(spec, budget)}"
+                labels = {"models": f"{model}, {budget}" if spec.several_budgets else model}
+                yield CataloguedFigure(name, "Calibration", labels, "reliability")
     for model in spec.model_names:
         for budget in spec.budget_names:
             named, end = {"budget": budget} if spec.several_budgets else {}, suffix(spec, budget)

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from batchscope.errors import UserError, counted
 from batchscope.report.branches import read_branches
+from batchscope.report.calibration import calibration_figures
 from batchscope.report.catalogue import attention_cells, figure_names, suffix
 from batchscope.report.curves import training_figure, validation_cost_figure, validation_figure
 from batchscope.report.findings import read_findings
@@ -77,6 +78,8 @@ def draw_figures(spec: FiguresSpec, study_folder: Path) -> None:
     drawn |= {"accuracy": accuracy_figure(spec, results), "cost": cost_figure(spec, results)}
     drawn["contrasts"] = forest_figure(spec, findings)
     drawn["quality_cost"] = quality_cost_figure(spec, results)
+    if spec.calibration:
+        drawn |= calibration_figures(spec, study_folder / "tables")
     for model in spec.model_names:
         for budget in spec.budget_names:
             part, end = spec.of_budget(budget), suffix(spec, budget)

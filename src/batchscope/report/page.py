@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from batchscope.errors import UserError
 from batchscope.files import write_text
-from batchscope.report import insight, sections, trust, verdicts
+from batchscope.report import calibration, insight, sections, trust, verdicts
 from batchscope.report.answer import answer
 from batchscope.report.branches import branches_in_words, branches_table
 from batchscope.report.budgets import budgets_section
@@ -92,6 +92,7 @@ def _context(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, obje
             (title, _curves(spec, figures, f"{model}{suffix(spec, budget)}")) for title, model, budget in _titles(spec)
         ],
         "noise": _noise(spec, study, figures) if spec.shows_noise else None,
+        "calibration": calibration.calibration_section(spec, figures.parent) if spec.calibration else None,
         "cost": sections.cost_table(cost),
         "cost_figure": embedded(figures, "cost"),
         "quality_cost_figure": embedded(figures, "quality_cost"),

@@ -109,6 +109,8 @@ class FiguresSpec(TablesSpec):
     """Colours of the target batch sizes, in order; empty for the default scale."""
     words: tuple[str, str] = REVIEWS
     """What one text and several are called."""
+    calibration: bool
+    """Whether the calibration of the runs is measured."""
 
     @property
     def measures_noise(self) -> bool:

@@ -1,0 +1,133 @@
+# Measures of finished runs that train nothing: attention over many reviews, calibration, errors.
+
+
+rule attention_measures:
+    input:
+        tokenizer=rules.tokenize.output.tokenizer,
+        test=rules.tokenize.output.test,
+        best=rules.train.output.best,
+    output:
+        f"{RUN}/attention/heads.json",
+    log:
+        f"{STUDY_FOLDER}/logs/attention_measures/{RUN_NAME}.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/attention_measures/{RUN_NAME}.tsv"
+    conda:
+        "../envs/train.yaml"
+    threads: STUDY.model_threads
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(120),
+        gpu=GPU,
+    params:
+        spec=STUDY.attention_measures_spec().fingerprint(),
+        code=CODE["attention_measures"],
+    message:
+        f"measure the attention of {RUN_IN_WORDS}"
+    shell:
+        command(f"attention_measures/{RUN_OF_JOB}", "--threads {threads}")
+
+
+rule divergence:
+    input:
+        of_all_runs("attention/heads.json"),
+        of_all_runs("manifest.json"),
+        of_all_runs("checkpoints/best.safetensors"),
+        expand(f"{TOKENS}/test.arrow", model=STUDY.models),
+    output:
+        heads=update(f"{STUDY_FOLDER}/tables/attention_heads.csv"),
+        divergence=update(f"{STUDY_FOLDER}/tables/divergence.csv"),
+        ratio=report(
+            update(f"{STUDY_FOLDER}/tables/divergence_ratio.csv"),
+            category="Attention over batch sizes",
+            labels={
+                "model": "all",
+                "review": "batch size against seed",
+                "format": "table",
+            },
+            caption="../workflow/report/divergence.rst",
+        ),
+    log:
+        f"{STUDY_FOLDER}/logs/divergence.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/divergence.tsv"
+    conda:
+        "../envs/train.yaml"
+    threads: STUDY.model_threads
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(240),
+        gpu=GPU,
+    params:
+        spec=SPECS.get("divergence"),
+        code=CODE["divergence"],
+    message:
+        "compare the attention of the runs"
+    shell:
+        command("divergence", "--threads {threads}")
+
+
+rule calibration:
+    input:
+        of_all_runs("predictions.parquet"),
+    output:
+        calibration=report(
+            update(f"{STUDY_FOLDER}/tables/calibration.csv"),
+            category="Calibration",
+            labels={"models": "all", "format": "table"},
+            caption="../workflow/report/calibration.rst",
+        ),
+        reliability=update(f"{STUDY_FOLDER}/tables/reliability.csv"),
+    log:
+        f"{STUDY_FOLDER}/logs/calibration.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/calibration.tsv"
+    localrule: True
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(30),
+    params:
+        spec=SPECS.get("calibration"),
+        code=CODE["calibration"],
+    message:
+        "measure the calibration"
+    shell:
+        command("calibration")
+
+
+rule errors:
+    input:
+        of_all_runs("predictions.parquet"),
+        expand(f"{TOKENS}/test.arrow", model=STUDY.models),
+    output:
+        errors=report(
+            update(f"{STUDY_FOLDER}/tables/errors.csv"),
+            category="Errors",
+            labels={"table": "every test review"},
+            caption="../workflow/report/errors.rst",
+        ),
+        others=[
+            update(f"{STUDY_FOLDER}/tables/{name}")
+            for name in ("error_groups.csv", "flips.csv", "margins.csv")
+        ],
+    log:
+        f"{STUDY_FOLDER}/logs/errors.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/errors.tsv"
+    localrule: True
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(30),
+    params:
+        spec=SPECS.get("errors"),
+        code=CODE["errors"],
+    message:
+        "tell the errors"
+    shell:
+        command("errors")
