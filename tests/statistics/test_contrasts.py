@@ -11,10 +11,11 @@ from scipy.stats import binom
 from batchscope.config.claims import Claims
 from batchscope.errors import UserError
 from batchscope.report.spec import GridCell
-from batchscope.statistics.contrasts import COLUMNS, Finding, findings, metric_findings, pair_findings
+from batchscope.statistics.contrasts import findings, metric_findings, pair_findings
 from batchscope.statistics.families import all_pairs, planned
 from batchscope.statistics.omnibus import trends
 from batchscope.statistics.paired import mcnemar_exact
+from batchscope.statistics.records import COLUMNS, Finding
 from batchscope.statistics.simulation import FAMILY, MARGIN, MIXES, rates, studies
 
 POLICIES, SIZES = ("constant", "sqrt"), (64, 256, 1024)

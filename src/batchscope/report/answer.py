@@ -18,8 +18,8 @@ from batchscope.statistics.conclusions import (
     typical_components,
     with_verdict,
 )
-from batchscope.statistics.contrasts import Finding
-from batchscope.statistics.verdicts import VERDICTS, Verdict
+from batchscope.statistics.records import Finding, Verdict
+from batchscope.statistics.verdicts import VERDICTS
 
 
 class Answer(NamedTuple):

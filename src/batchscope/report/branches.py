@@ -80,11 +80,10 @@ def branches_in_words(rows: pd.DataFrame, spec: BranchesSpec) -> list[str]:
         worse = point.factor[(point.factor < row["factor"]) & ~point.within]
         if len(worse):
             sentence += f", although the branch of {worse.iloc[0]} × was worse: noise, or a tolerance too narrow"
-        if point.standard_error.max() > spec.tolerance:
-            sentence += (
-                f". The differences have standard errors up to {point.standard_error.max():.3f} nats, above the "
-            )
-            sentence += f"tolerance of {spec.tolerance:g}: longer branches would tell more"
+        error = point.standard_error.max()
+        if error > spec.tolerance:
+            sentence += f". The differences have standard errors up to {error:.3f} nats, above the tolerance of "
+            sentence += f"{spec.tolerance:g}: longer branches would tell more"
         said.append(where + sentence + ".")
     return said
 

@@ -8,8 +8,8 @@ from batchscope.data.records import Audit, Baseline
 from batchscope.errors import counted
 from batchscope.report.numbers import listed, percent
 from batchscope.report.trust import MOST_NAMED, named, run_in_words
-from batchscope.statistics.contrasts import Finding
 from batchscope.statistics.health import faulty_runs
+from batchscope.statistics.records import Finding
 
 UNBALANCED = 1.5
 """Classes are unbalanced if the most frequent one has this many times its equal share."""

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from batchscope.statistics.contrasts import Finding
-from batchscope.statistics.omnibus import Trend
+from batchscope.statistics.records import Finding, Trend
 
 
 def read_findings(study_folder: Path) -> list[Finding]:

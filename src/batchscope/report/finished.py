@@ -14,9 +14,8 @@ from batchscope.report.catalogue import attention_cells
 from batchscope.report.findings import read_findings, read_trends
 from batchscope.report.spec import ReportSpec
 from batchscope.report.sweep import chosen_by, read_choices
-from batchscope.statistics.contrasts import Finding
 from batchscope.statistics.horizon import Horizon
-from batchscope.statistics.omnibus import Trend
+from batchscope.statistics.records import Finding, Trend
 from batchscope.statistics.sweep import Choice
 
 NAMES = {"model": str, "lr_policy": str, "budget": str, "run": str, "class": str, "label": str, "prediction": str}

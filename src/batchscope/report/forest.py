@@ -14,8 +14,7 @@ from batchscope.report.numbers import MINUS
 from batchscope.report.spec import FiguresSpec
 from batchscope.report.style import INK, MUTED, PAPER, RULE, frame
 from batchscope.report.verdicts import ESTIMANDS, contrast_in_words
-from batchscope.statistics.contrasts import Finding
-from batchscope.statistics.verdicts import Verdict
+from batchscope.statistics.records import Finding, Verdict
 from batchscope.wording import Wording
 
 FEWEST_INCHES, INCHES_PER_ROW = 1.6, 0.27

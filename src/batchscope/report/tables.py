@@ -22,13 +22,14 @@ from batchscope.provenance.records import RunManifest
 from batchscope.report import branches, latex, rows
 from batchscope.report.spec import GridCell, TablesSpec
 from batchscope.statistics.components import seed_scatter
-from batchscope.statistics.contrasts import COLUMNS, Finding, findings, metric_findings, pair_findings
+from batchscope.statistics.contrasts import findings, metric_findings, pair_findings
 from batchscope.statistics.families import all_pairs, planned
 from batchscope.statistics.health import constant_prediction, faulty_runs
 from batchscope.statistics.horizon import Horizon, Setting, horizons
 from batchscope.statistics.noise_scale import noise_span, noise_summary
-from batchscope.statistics.omnibus import Trend, trends
+from batchscope.statistics.omnibus import trends
 from batchscope.statistics.paired import Pair, batch_size_pairs, binomial_standard_error, wilson_interval
+from batchscope.statistics.records import COLUMNS, Finding, Trend
 from batchscope.statistics.sweep import Choice, Trial, choices, chosen_grid, chosen_rates, expected_best, trials
 from batchscope.training.records import BranchesFile, HistoryLine, TrainFacts
 

@@ -11,8 +11,7 @@ from batchscope.report.numbers import p_equals, p_value, points
 from batchscope.report.table import Table
 from batchscope.report.trust import run_in_words
 from batchscope.statistics.conclusions import Design
-from batchscope.statistics.contrasts import Finding
-from batchscope.statistics.omnibus import Trend
+from batchscope.statistics.records import Finding, Trend
 from batchscope.wording import Wording
 
 ESTIMANDS = {

@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from batchscope.config.claims import Claims
 from batchscope.statistics.components import Components, chance_sd
-from batchscope.statistics.contrasts import Finding
 from batchscope.statistics.power import reviews_needed, seeds_needed, smallest_difference
-from batchscope.statistics.verdicts import Verdict
+from batchscope.statistics.records import Finding, Verdict
 
 
 class Conclusions(NamedTuple):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,84 +14,8 @@ from batchscope.statistics.crossed import Estimate, Moments, moments, population
 from batchscope.statistics.families import Place, Planned
 from batchscope.statistics.macro_f1 import pseudo_values
 from batchscope.statistics.paired import Correct, disagreements, holm, mcnemar_exact, mcnemar_mid_p
-from batchscope.statistics.verdicts import Verdict, needs, verdict
-
-Estimand = Literal["population", "these_reviews", "these_models"]
-
-
-class Finding(NamedTuple):
-    """One contrast under one estimand. Differences are level_to minus level_from in points of test accuracy.
-
-    The first fields, up to ``sd_residual``, are the columns of ``tables/contrasts.csv``.
-    """
-
-    factor: Factor
-    model: str
-    """Empty where the models are compared; so for the other factors."""
-    lr_policy: str
-    budget: str
-    level_from: str
-    """The level, and behind an @ the target batch size where that is not the factor: ``constant@256``."""
-    level_to: str
-    seeds: int
-    reviews: int
-    estimand: Estimand
-    difference_points: float
-    se_points: float
-    df: float
-    """Degrees of freedom of the t distribution; infinity for the normal one."""
-    low_points: float
-    """95% interval, whatever the level of the claims."""
-    high_points: float
-    p: float
-    """Two-sided p of no difference; for ``these_models`` that of the exact McNemar test."""
-    p_holm: float
-    """Adjusted over the family; missing for a contrast with a run that did not learn, which counts as p = 1."""
-    p_equivalence: float
-    """p of two one-sided tests at the margin, adjusted in the same way."""
-    verdict: Verdict | None
-    """None for a contrast that only describes."""
-    more_seeds: float
-    """Of an underpowered contrast: seeds that it lacks with its reviews; infinity if no number is enough."""
-    more_reviews: float
-    """Of an underpowered contrast: reviews that it lacks with its seeds; infinity if no number is enough."""
-    sd_seed: float
-    """Components of one review's difference with one seed, in points: the seeds,"""
-    sd_review: float
-    """review × level,"""
-    sd_residual: float
-    """and what remains."""
-
-    family: str
-    tests: int
-    """Contrasts in the family."""
-    batch_from: int
-    batch_to: int
-    accuracy_from: float
-    """Mean over seeds."""
-    accuracy_to: float
-    smallest_points: float
-    """The smallest true difference that this contrast finds with the wanted power."""
-    seed_sd_points: float
-    """Sample SD of the difference over seeds; NaN for one seed."""
-    chance_sd_points: float
-    """The part of it that single reviews explain: residual/√N, what a stable classifier would show."""
-    lowest_points: float
-    """The smallest difference of a seed."""
-    highest_points: float
-    p_mid: float
-    """McNemar's mid-p; for ``these_models`` alone."""
-    bootstrap_low_points: float
-    """95% interval of the multi-bootstrap; for ``population`` alone."""
-    bootstrap_high_points: float
-    runs: str
-    """Folders of all its runs below ``runs/``, joined by blanks."""
-    faulty: str
-    """Those that did not learn."""
-
-
-COLUMNS = Finding._fields[: Finding._fields.index("sd_residual") + 1]
-"""The columns of ``tables/contrasts.csv``."""
+from batchscope.statistics.records import Estimand, Finding
+from batchscope.statistics.verdicts import needs, verdict
 
 
 def findings(

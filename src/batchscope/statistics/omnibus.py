@@ -12,6 +12,7 @@ from batchscope.report.spec import GridCell
 from batchscope.statistics.crossed import ROUNDING, Estimate, moments, of_reviews, population
 from batchscope.statistics.families import Place, grid_of
 from batchscope.statistics.paired import Correct
+from batchscope.statistics.records import Trend
 
 
 class Omnibus(NamedTuple):
@@ -85,33 +86,6 @@ def trend(correct: NDArray[np.bool_], batch_sizes: ArrayLike) -> Estimate:
         return population(found)
     square = np.maximum(found.variance, weights.max() ** 2 / found.reviews) / found.reviews
     return of_reviews(found.difference, np.asarray(square))
-
-
-class Trend(NamedTuple):
-    """All batch sizes of one model, LR policy and budget."""
-
-    model: str
-    lr_policy: str
-    budget: str
-    batch_sizes: str
-    """Joined by blanks."""
-    seeds: int
-    reviews: int
-    f: float
-    df1: float
-    df2: float
-    p: float
-    """Of no difference between any two batch sizes, not adjusted: it describes. Missing for one seed."""
-    slope_points: float
-    """Change of accuracy per doubling of the batch size."""
-    se_points: float
-    df: float
-    low_points: float
-    """95% interval of the slope."""
-    high_points: float
-    p_slope: float
-    faulty: str
-    """The runs that did not learn; where there are any, the row is no effect of the batch size."""
 
 
 def trends(cells: Iterable[GridCell], correct: Mapping[str, Correct], faulty: Collection[str]) -> list[Trend]:

@@ -1,13 +1,13 @@
 """What one contrast shows: the verdict, and what an undecided one would need. Pure."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from batchscope.config.claims import Claims
 from batchscope.statistics.components import Components
 from batchscope.statistics.power import reviews_needed, seeds_needed, smallest_difference
+from batchscope.statistics.records import Verdict
 
-Verdict = Literal["did not learn", "different", "equivalent", "undecided", "underpowered"]
 VERDICTS: dict[Verdict, str] = {
     "did not learn": "a run of the contrast diverged or collapsed, so that its difference is no effect",
     "different": "Holm-adjusted p below the level",
