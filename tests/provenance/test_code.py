@@ -174,7 +174,7 @@ def test_an_edit_of_a_module_that_changes_no_number_reruns_nothing(
     ("name", "verbs"),
     [
         ("training/windows", {"train", "branch", "certify"}),
-        ("evaluation/metrics", {"evaluate", "tables"}),
+        ("evaluation/metrics", {"evaluate", "tables", "report"}),
         ("data/split", {"split"}),
         ("tracking", {"track"}),
     ],
