@@ -240,8 +240,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_change(small_s
 
 
 def test_a_target_batch_above_the_training_set_is_refused(small_study, tmp_path):
+    """Where the config cannot know how many examples there will be, the training says so."""
+    spec = small_study.spec("bert").model_copy(update={"target_batch_size": 200})
     with pytest.raises(UserError, match="target batch size 200 is above the 184 training examples"):
-        run_training(small_study, tmp_path, batch=200, target_batch_sizes=[200])
+        train(spec, "code", SETTINGS, small_study.tokens("bert"), tmp_path / "run", tmp_path / "state", lambda _: None)
 
 
 def test_a_damaged_checkpoint_is_named(trained, tmp_path):
