@@ -24,6 +24,7 @@ rule attention:
     params:
         spec=STUDY.attention_spec().fingerprint(),
         code=CODE["attention"],
+        jobs=job_file,
     message:
         f"compute attention of {RUN_IN_WORDS}"
     shell:
@@ -66,6 +67,7 @@ rule maps:
     params:
         spec=STUDY.maps_spec().fingerprint(),
         code=CODE["maps"],
+        jobs=job_file,
     message:
         f"draw the attention maps of {RUN_IN_WORDS}"
     shell:

@@ -25,7 +25,9 @@ rule branch:
     params:
         spec=spec_of("branch"),
         code=CODE["branch"],
+        jobs=job_file,
+        limit=LIMIT,
     message:
         f"branch {RUN_IN_WORDS}"
     shell:
-        command(f"branch/{RUN_OF_JOB}", f"--runtime {LIMIT} --threads {{threads}}")
+        command(f"branch/{RUN_OF_JOB}", "--runtime {params.limit} --threads {threads}")

@@ -27,6 +27,7 @@ rule certify:
     params:
         spec=lambda wildcards: SPECS[f"certify/{wildcards.model}"],
         code=CODE["certify"],
+        jobs=job_file,
     message:
         "certify {wildcards.model}"
     shell:

@@ -93,8 +93,6 @@ JOBS = write_job_file(
     STUDY.train_settings(),
 )
 
-JOB_FILE = quote(str(JOBS)).replace("{", "{{").replace("}", "}}")
-
 # Every job that runs a model shares its GPU, not the trainings alone; none of the results depends on it.
 environ["BATCHSCOPE_RUNS_PER_GPU"] = str(STUDY.runs_per_gpu)
 
@@ -112,11 +110,22 @@ GPU = 0 if STUDY.device == "cpu" else 1
 GPUS_PER_TRAINING = GPU * STUDY.gpus
 
 
+def job_file(wildcards, output):
+    """The job file. A parameter function that takes `output` is not compared between runs: another file reruns nothing."""
+    return JOBS
+
+
+# Only a cluster ends a job at its runtime. Neither function is compared between runs.
+LIMIT = (
+    (lambda wildcards, resources: resources.runtime)
+    if workflow.remote_exec
+    else (lambda wildcards, output: "inf")
+)
+
+
 def command(job, options=""):
-    """A rule's shell line: the verb of its job, whose name may hold wildcards. Snakemake does not compare shell lines between
-    runs, so that another job file reruns nothing.
-    """
-    words = f"python -m batchscope {verb_of(job)} --jobs {JOB_FILE} --job {job}"
+    """A rule's shell line: the verb of its job, whose name may hold wildcards. It is the same for every job file."""
+    words = f"python -m batchscope {verb_of(job)} --jobs {{params.jobs:q}} --job {job}"
     return f"{words} {options}".rstrip() + " > {log:q} 2>&1"
 
 

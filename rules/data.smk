@@ -19,6 +19,7 @@ rule corpus:
     params:
         spec=SPECS["corpus"],
         code=CODE["corpus"],
+        jobs=job_file,
     message:
         f"read the {STUDY.data.wording.many}"
     shell:
@@ -45,6 +46,7 @@ rule split:
     params:
         spec=SPECS["split"],
         code=CODE["split"],
+        jobs=job_file,
     message:
         f"divide the {STUDY.data.wording.many} into train, validation and test"
     shell:
@@ -76,6 +78,7 @@ rule tokenize:
     params:
         spec=lambda wildcards: SPECS[f"tokenize/{wildcards.model}"],
         code=CODE["tokenize"],
+        jobs=job_file,
     message:
         "tokenize for {wildcards.model}"
     shell:
@@ -112,6 +115,7 @@ rule audit:
     params:
         spec=SPECS["audit"],
         code=CODE["audit"],
+        jobs=job_file,
     message:
         "audit the data"
     shell:
@@ -139,6 +143,7 @@ rule reviews:
     params:
         spec=SPECS["reviews"],
         code=CODE["reviews"],
+        jobs=job_file,
     message:
         f"choose the {STUDY.data.wording.many} whose attention is drawn"
     shell:

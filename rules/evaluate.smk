@@ -24,6 +24,7 @@ rule evaluate:
     params:
         spec=STUDY.evaluation_spec().fingerprint(),
         code=CODE["evaluate"],
+        jobs=job_file,
     message:
         f"evaluate {RUN_IN_WORDS}"
     shell:

@@ -22,6 +22,7 @@ rule attention_measures:
     params:
         spec=STUDY.attention_measures_spec().fingerprint(),
         code=CODE["attention_measures"],
+        jobs=job_file,
     message:
         f"measure the attention of {RUN_IN_WORDS}"
     shell:
@@ -61,6 +62,7 @@ rule divergence:
     params:
         spec=SPECS.get("divergence"),
         code=CODE["divergence"],
+        jobs=job_file,
     message:
         "compare the attention of the runs"
     shell:
@@ -92,6 +94,7 @@ rule calibration:
     params:
         spec=SPECS.get("calibration"),
         code=CODE["calibration"],
+        jobs=job_file,
     message:
         "measure the calibration"
     shell:
@@ -127,6 +130,7 @@ rule errors:
     params:
         spec=SPECS.get("errors"),
         code=CODE["errors"],
+        jobs=job_file,
     message:
         "tell the errors"
     shell:

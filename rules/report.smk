@@ -47,6 +47,7 @@ rule tables:
     params:
         spec=SPECS["tables"],
         code=CODE["tables"],
+        jobs=job_file,
     message:
         "compile the tables"
     shell:
@@ -85,6 +86,7 @@ rule figures:
     params:
         spec=SPECS["figures"],
         code=CODE["figures"],
+        jobs=job_file,
     message:
         "draw the figures"
     shell:
@@ -123,6 +125,7 @@ rule page:
     params:
         spec=SPECS["report"],
         code=CODE["report"],
+        jobs=job_file,
     message:
         "write the report: {output.page}"
     shell:

@@ -20,6 +20,7 @@ rule track:
     params:
         spec=spec_of("track"),
         code=CODE["track"],
+        jobs=job_file,
     message:
         f"track {RUN_IN_WORDS}"
     shell:

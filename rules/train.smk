@@ -3,10 +3,6 @@
 # to be those they were made of, nothing is trained.
 
 
-# Only a cluster ends a job at its runtime.
-LIMIT = "{resources.runtime}" if workflow.remote_exec else "inf"
-
-
 rule train:
     input:
         train=rules.tokenize.output.train,
@@ -31,7 +27,9 @@ rule train:
     params:
         spec=spec_of("train"),
         code=CODE["train"],
+        jobs=job_file,
+        limit=LIMIT,
     message:
         f"train {RUN_IN_WORDS}"
     shell:
-        command(f"train/{RUN_OF_JOB}", f"--runtime {LIMIT} --threads {{threads}}")
+        command(f"train/{RUN_OF_JOB}", "--runtime {params.limit} --threads {threads}")

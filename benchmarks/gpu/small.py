@@ -10,6 +10,7 @@ import torch
 from batchscope.data.tokens import Tokens, write_tokens
 from batchscope.hardware.device import Place, pick_place
 from batchscope.model.classifier import TextClassifier, build_model
+from batchscope.training.kept import KeptStates
 from batchscope.training.loop import train_all_updates
 from batchscope.training.microbatch import DeviceTokens
 from batchscope.training.records import HistoryLine, MicroStepKind
@@ -100,5 +101,5 @@ def losses(
         run.ledger.trial["micro_step"] = kind
     with run.stop, run.telemetry, closing(run.line), closing(run.ranks), closing(run.workspace):
         before(run)
-        train_all_updates(run)
+        train_all_updates(run, KeptStates(folder / "kept", run.plan, None))
     return found, run

@@ -166,8 +166,8 @@ def test_the_rule_tells_the_truth() -> None:
     assert "more than once" in rule_in_words("B", 1, np.ones(1, bool), alone)
 
 
-def test_ten_reviews(tmp_path: Path) -> None:
-    small_corpus(tmp_path, [f"a {word} film" for word in ("poor", "fine")] * 5, [0, 1] * 5)
+def test_two_dozen_reviews(tmp_path: Path) -> None:
+    small_corpus(tmp_path, [f"a {word} film" for word in ("poor", "fine")] * 12, [0, 1] * 12)
     report = chosen(tmp_path, [])
     assert [review["name"] for review in report["reviews"]] == NAMES
     assert {review["title"] for review in report["reviews"]}.isdisjoint({"Misread by a bag of words"})

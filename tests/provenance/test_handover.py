@@ -193,10 +193,10 @@ import batchscope.evaluation.evaluate as evaluate
 from pathlib import Path
 import batchscope.training.state as state
 real = state.Workspace.keep_checkpoints
-def edit(*arguments):
+def edit(*arguments, **named):
     metrics = Path(evaluate.__file__).with_name("metrics.py")
     metrics.write_text(metrics.read_text().replace("CALIBRATION_BINS = 15", "CALIBRATION_BINS = 14"))
-    real(*arguments)
+    real(*arguments, **named)
 state.Workspace.keep_checkpoints = edit
 """
 

@@ -123,7 +123,9 @@ def reformatting(case: Case) -> None:
     """Every module as Python itself would write it, and a shell line broken elsewhere."""
     for path in case.repository.rglob("src/**/*.py"):
         path.write_text(ast.unparse(ast.parse(path.read_text())))
-    case.edit("rules/train.smk", "batchscope train --jobs", "batchscope train   --jobs")
+    case.edit(
+        "rules/common.smk", "python -m batchscope {verb_of(job)} --jobs", "python -m batchscope {verb_of(job)}   --jobs"
+    )
 
 
 def swap_lr_and_epochs(case: Case) -> None:
@@ -284,7 +286,7 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
     "the report's title changed": (setting(report={"title": "Another"}), {"report"}),
     "branches asked for": (
         setting(branch={"at": [48], "factors": [1], "samples": 64}),
-        {f"branch/{RUNS[0]}"} | COMPILED,
+        {f"branch/{RUNS[0]}"} | COMPILED - {"calibration"},
     ),
     "the attention texts changed": (
         setting(attention={"texts": ["A fine film."]}),
@@ -338,7 +340,7 @@ SENTENCES = {
 }
 VERBS = {
     "track": "track",
-    "attend": "attention",
+    "compute attention of": "attention",
     "draw the attention maps of": "maps",
     "tokenize for": "tokenize",
     "measure the attention of": "attention_measures",
