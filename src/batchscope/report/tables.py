@@ -150,9 +150,10 @@ def curves(history: pd.DataFrame, runs: Mapping[str, Run]) -> pd.DataFrame:
     FLOPs are ``samples`` times ``training_flops_per_sample`` of the run's ``train.json``, where that is known. Seconds
     are those of the updates.
     """
+    lines = dict(list(history.groupby("run")))
     parts = []
     for name, run in runs.items():
-        mine = history[history.run == name]
+        mine = lines[name]
         sums = mine[mine.kind == "update"].set_index("update").lr.cumsum()
         seconds = {entry["update"]: entry["seconds"] for entry in run.facts["validation_times"]}
         reached = mine[mine.kind != "update"].sort_values("update", kind="stable")
