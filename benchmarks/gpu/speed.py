@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from batchscope.data.tokens import write_tokens
+from batchscope.model.flops import FORMULA
 from batchscope.training.gradients import compare
 from benchmarks import fairness, flops, machine, made_up, worker
 from benchmarks.cases import CASES, OURS, OURS_AUTO, TRAINER, Contender, Training
@@ -133,7 +134,7 @@ def compared(case: Training, folder: Path, threads: int) -> dict[str, Any]:
         "gradients": rows,
         "gradient_tolerance": fairness.TOLERANCE,
         "flops_per_sample": flops.of_work(work),
-        "flops_formula": flops.FORMULA,
+        "flops_formula": FORMULA,
     }
 
 
