@@ -27,8 +27,8 @@ AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 # On a busy machine two threads spend their time waiting for each other.
 ONE_THREAD = [f"{rule}=1" for rule in ("train", "certify", "evaluate", "attention", "tokenize")]
 # What a training takes that is interrupted, at the speed that a short one measures on this machine. A job of one minute
-# trains for about half of it: it starts Snakemake twice and keeps a reserve for saving. The rest is for a machine that is
-# busier while the speed is measured than afterwards.
+# trains for about half of it: it starts Snakemake twice and keeps a reserve for saving. The rest is for a machine that
+# is busier while the speed is measured than afterwards.
 LONG_SECONDS = 100
 RUN = "bert/bs64/constant/seed1"
 STUDY: dict[str, Any] = {
