@@ -201,6 +201,8 @@ def test_a_study_that_is_too_small_says_what_it_needs(tmp_path: Path) -> None:
     told = verdict_in_words(finding, spec.claims, {})
     assert told.startswith("bert, constant LR policy, target batch sizes 16 and 64: underpowered. The difference is ")
     assert "for 0.5 points it needs " in told
+    blind = verdict_in_words(finding._replace(smallest_points=700.0), spec.claims, {})
+    assert "It finds no difference, however large, with 80% power" in blind
     never = verdict_in_words(finding._replace(more_seeds=math.inf, more_reviews=40.0), spec.claims, {})
     assert "it needs 40 more test reviews (no number of seeds is enough with these reviews)." in never
 

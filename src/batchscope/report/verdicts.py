@@ -98,10 +98,16 @@ def _test(finding: Finding) -> str:
     return f"{kind}{p_equals(finding.p_holm)} ({family})"
 
 
+EVERYTHING = 100.0
+"""Points between the worst accuracy and the best: no larger difference exists to be found."""
+
+
 def lacking_in_words(finding: Finding, claims: Claims) -> str:
     """What an underpowered contrast would need for the margin."""
     power, margin = f"{100 * claims.power:.0f}% power", f"{claims.margin:g} points"
-    said = f"It finds a true difference of {finding.smallest_points:.2f} points with {power}; for {margin} it needs "
+    found = f"a true difference of {finding.smallest_points:.2f} points"
+    found = found if finding.smallest_points < EVERYTHING else "no difference, however large,"
+    said = f"It finds {found} with {power}; for {margin} it needs "
     return said + needed_in_words(finding.more_seeds, finding.more_reviews, more=True) + "."
 
 
@@ -127,8 +133,9 @@ def power_in_words(made: Design, claims: Claims, assumed: bool) -> str:
     power = f"{100 * claims.power:.0f}% power"
     at_best = "at best " if assumed else ""
     said = f"From {counted(made.seeds, 'seed')} and {counted(made.reviews, 'test review')}, a contrast finds {at_best}"
-    said += f"a true difference of {made.smallest_points:.2f} points or more with {power} (Holm over "
-    said += f"{counted(made.contrasts, 'contrast')}). "
+    found = f"a true difference of {made.smallest_points:.2f} points or more"
+    said += found if made.smallest_points < EVERYTHING else "no difference, however large,"
+    said += f" with {power} (Holm over {counted(made.contrasts, 'contrast')}). "
     if made.smallest_points <= claims.margin:
         return said + f"That is enough for the margin of {claims.margin:g} points."
     needed = needed_in_words(made.seeds_for_margin, made.reviews_for_margin)
@@ -146,7 +153,7 @@ def findings_table(findings: Sequence[Finding], with_budget: bool, wording: Word
         row += [
             _df(finding.df),
             _p(finding.p_equivalence),
-            f"{finding.smallest_points:.2f}",
+            f"{finding.smallest_points:.2f}" if finding.smallest_points < EVERYTHING else "none",
             wording.of(_lacking(finding)),
         ]
         rows.append(row)
