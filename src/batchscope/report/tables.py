@@ -111,18 +111,20 @@ def write_tables(spec: TablesSpec, study_folder: Path) -> None:
     shown = {cell.run for cell in grid.cells}
     runs = {name: run._replace(cell=owners[name]) for name, run in trained.items() if name in shown}
     history = _history(run._replace(cell=owners[run.cell.run]) for run in trained.values())
+    lines = history.to_pandas()
     results = pd.DataFrame([_result(cell, runs[cell.run], audit["classes"]) for cell in grid.cells])
+    summary = summarise(results)
 
     _write_parquet(tables / "history.parquet", history)
     _write_both(tables / "results", results)
-    _write_both(tables / "summary", summarise(results))
-    _write_latex(tables / "summary.tex", latex.summary(summarise(results)))
+    _write_both(tables / "summary", summary)
+    _write_latex(tables / "summary.tex", latex.summary(summary))
     _write_conclusions(grid, {name: run.folder for name, run in runs.items()}, results, audit["classes"], tables)
     _write_csv(tables / "cost.csv", results.loc[~results.shared, [*rows.LABELS, *COST, *TELEMETRY]])
-    _write_csv(tables / "noise_scale.csv", noise_summary(grid.cells, history.to_pandas()))
-    _write_csv(tables / "branches.csv", _branches(spec, runs, history.to_pandas()))
-    _write_csv(tables / "curves.csv", curves(history.to_pandas(), runs))
-    _write_csv(tables / "horizon.csv", pd.DataFrame(_audited(grid.cells, runs)))
+    _write_csv(tables / "noise_scale.csv", noise_summary(grid.cells, lines))
+    _write_csv(tables / "branches.csv", _branches(spec, runs, lines))
+    _write_csv(tables / "curves.csv", curves(lines, runs))
+    _write_csv(tables / "horizon.csv", pd.DataFrame(_audited(grid.cells, runs, lines)))
     _write_csv(tables / "audit.csv", pd.DataFrame(flatten(audit), columns=["fact", "value"]))
     _write_csv(tables / "baseline.csv", rows.frame(rows.baseline_rows(reviews["baseline"])))
     made_of = (
@@ -191,12 +193,9 @@ def _write_sweeps(tables: Path, tried: Sequence[Trial], made: Sequence[Choice], 
     _write_csv(tables / "best_of_n.csv", rows.frame(best, (*PLACE, "trials", "expected_validation_accuracy")))
 
 
-def _audited(cells: Iterable[GridCell], runs: Mapping[str, Run]) -> list[Horizon]:
+def _audited(cells: Iterable[GridCell], runs: Mapping[str, Run], history: pd.DataFrame) -> list[Horizon]:
     """Adam's horizon of every cell, from what its run did."""
-    sums = {}
-    for name, run in runs.items():
-        lines = map(json.loads, (run.folder / "history.jsonl").read_text(encoding="utf-8").splitlines())
-        sums[name] = math.fsum(line["lr"] for line in lines if line["kind"] == "update")
+    sums = history[history.kind == "update"].groupby("run").lr.agg(math.fsum)
     settings = []
     for cell in cells:
         facts, place = runs[cell.run].facts, (cell.model, cell.policy, cell.budget, cell.batch)
