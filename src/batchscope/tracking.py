@@ -28,6 +28,7 @@ from typing import Any, Literal, Self
 from batchscope.errors import UserError
 from batchscope.files import read_json, write_json
 from batchscope.provenance.fingerprint import canonical_json, digest
+from batchscope.provenance.layout import run_path
 from batchscope.provenance.spec import Spec
 
 START_SECONDS = 30.0
@@ -91,8 +92,7 @@ def run_id(settings: TrackingSpec, fingerprint: str) -> str:
 
 
 def _name(settings: TrackingSpec) -> str:
-    budget = f"{settings.budget}/" if settings.budget else ""
-    return f"{settings.model}/bs{settings.batch}/{settings.policy}/{budget}seed{settings.seed}"
+    return run_path(settings.model, settings.batch, settings.policy, settings.budget, settings.seed)
 
 
 def _flat(values: Mapping[str, object]) -> dict[str, Any]:

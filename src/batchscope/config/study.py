@@ -22,6 +22,7 @@ from batchscope.errors import UserError
 from batchscope.evaluation.spec import EvaluationSpec
 from batchscope.insight.spec import AttentionMeasuresSpec, AttentionSpec, CalibrationSpec, DivergenceSpec, ErrorsSpec
 from batchscope.provenance.fingerprint import content_hash
+from batchscope.provenance.layout import run_path
 from batchscope.provenance.spec import Spec
 from batchscope.report.spec import BranchesSpec, FiguresSpec, GridCell, MapsSpec, ReportSpec, TablesSpec
 from batchscope.tracking import TrackingSpec
@@ -94,8 +95,8 @@ class Study(Config):
     @property
     def run_pattern(self) -> str:
         """A run's path below ``runs/`` with a wildcard for each of its parts."""
-        budget = "{budget}/" if self.several_budgets else ""
-        return "{model}/bs{batch}/{policy}/" + budget + "seed{seed}"
+        budget = "{budget}" if self.several_budgets else None
+        return run_path("{model}", "{batch}", "{policy}", budget, "{seed}")
 
     def train_specs(self, memory: Path | None = None) -> dict["Cell", TrainSpec]:
         """Cell → everything its training depends on, besides its tokens. A study resolves itself once."""
@@ -412,5 +413,4 @@ class Cell:
     @property
     def path(self) -> str:
         """Folder of the cell's run below ``runs/``."""
-        budget = f"{self.budget}/" if self.in_folder else ""
-        return f"{self.model}/bs{self.batch}/{self.policy}/{budget}seed{self.seed}"
+        return run_path(self.model, self.batch, self.policy, self.budget if self.in_folder else None, self.seed)

@@ -10,6 +10,11 @@ RUN_DEPTHS = (5, 4)
 """Folders of a run below ``runs/``: model, batch, policy, the budget where a study has several, and seed."""
 
 
+def run_path(model: str, batch: int | str, policy: str, budget: str | None, seed: int | str) -> str:
+    """Folder of a run below ``runs/``; ``budget`` is None in a study that has one."""
+    return "/".join([model, f"bs{batch}", policy, *([] if budget is None else [budget]), f"seed{seed}"])
+
+
 def run_files(name: str) -> tuple[str, ...]:
     """Patterns below a study's folder of a file that every run has."""
     return tuple(f"runs/{'*/' * depth}{name}" for depth in RUN_DEPTHS)

@@ -5,6 +5,7 @@ statsmodels is imported where it is used: it takes a second, and many modules re
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
+from functools import cache
 from itertools import combinations
 from typing import NamedTuple, TypeVar
 
@@ -60,6 +61,7 @@ def binomial_standard_error(accuracy: float, examples: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / examples)
 
 
+@cache
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Two-sided exact p of McNemar's test (1947): the discordant pairs against a fair coin; 1 if there are none."""
     discordant = only_first + only_second
