@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from batchscope.config.schema import Data
 from batchscope.data.corpus import build_corpus
+from batchscope.data.shares import pooled_sizes
 from batchscope.data.spec import CorpusSpec, SplitSpec
 from batchscope.data.split import make_split
 from batchscope.data.tables import SPLITS, Corpus, read_corpus, read_split, write_corpus
@@ -53,6 +54,7 @@ def reference_split(count: int) -> dict[str, list[int]]:
 def test_pooled_is_the_reference_recipe(tmp_path: Path, count: int) -> None:
     split = divide(corpus(tmp_path, train=count))
     assert {name: ids.tolist() for name, ids in split.items()} == reference_split(count)
+    assert pooled_sizes(count, SPEC.validation, SPEC.test) == tuple(len(split[name]) for name in SPLITS)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,7 @@ def test_pooled_is_the_reference_recipe(tmp_path: Path, count: int) -> None:
 def test_shares_are_met_exactly_whatever_the_floats_do(tmp_path: Path, shares: tuple, sizes: tuple) -> None:
     split = divide(corpus(tmp_path, train=1000), **dict(zip(SPLITS, shares, strict=True)))
     assert tuple(len(split[name]) for name in SPLITS) == sizes
+    assert pooled_sizes(sum(sizes), shares[1], shares[2]) == sizes, "what a plan expects is what is drawn"
 
 
 @pytest.mark.parametrize("method", ["pooled", "official"])

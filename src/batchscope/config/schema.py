@@ -1,8 +1,6 @@
 """The config: every key, its type, its default and what it means. Validated here, used by ``study``."""
 
 import re
-from fractions import Fraction as Exact
-from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,6 +11,7 @@ from batchscope.config.architectures import mistakes
 from batchscope.config.claims import Claims, Factor
 from batchscope.config.insight import Insight
 from batchscope.config.section import Fraction, Name, PositiveFloat, PositiveInt, Section
+from batchscope.data.shares import pooled_sizes
 from batchscope.errors import counted
 from batchscope.model.folder import model_files
 from batchscope.model.spec import Architecture, ModelSpec
@@ -142,8 +141,7 @@ class Data(Section):
         """Reviews of the train split, where the config alone says how many."""
         if self.known_reviews is None or self.split.method == "official":
             return None
-        held_out = Exact(repr(self.split.validation)) + Exact(repr(self.split.test))
-        return self.known_reviews - ceil(held_out * self.known_reviews)
+        return pooled_sizes(self.known_reviews, self.split.validation, self.split.test).train
 
 
 class Model(Section):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from batchscope.certificate.spec import FEWEST_REVIEWS
 from batchscope.data.records import SplitName
+from batchscope.data.shares import exact
 from batchscope.data.spec import SplitSpec
 from batchscope.data.tables import Corpus, read_corpus, write_split
 from batchscope.errors import UserError, counted
@@ -59,7 +60,7 @@ def make_split(spec: SplitSpec, corpus: Path, output: Path) -> None:
 
 
 def _pooled(spec: SplitSpec, count: int) -> dict[SplitName, NDArray[np.int64]]:
-    validation_share, test_share = _exact(spec.validation), _exact(spec.test)
+    validation_share, test_share = exact(spec.validation), exact(spec.test)
     held_out = validation_share + test_share
     train, rest = _drawn(np.arange(count), held_out, spec.seed)
     validation, test = _drawn(rest, test_share / held_out, spec.seed)
@@ -75,14 +76,9 @@ def _official(spec: SplitSpec, corpus: Corpus) -> dict[SplitName, NDArray[np.int
                 "`pooled`, which divides all reviews anew"
             )
     if len(validation) == 0:
-        share = _exact(spec.validation)
-        train, validation = _drawn(train, share / (_exact(spec.train) + share), spec.seed)
+        share = exact(spec.validation)
+        train, validation = _drawn(train, share / (exact(spec.train) + share), spec.seed)
     return {"train": train, "validation": validation, "test": test}
-
-
-def _exact(share: float) -> Fraction:
-    """The decimal the user wrote: in floats 0.1 + 0.2 is above 0.3, and a share of 300 reviews would get 91."""
-    return Fraction(repr(share))
 
 
 def _drawn(ids: NDArray[np.int64], share: Fraction, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -9,10 +9,10 @@ from statistics import median
 from typing import NamedTuple
 
 from batchscope.data.spec import TokensSpec
-from batchscope.data.tables import read_split
 from batchscope.data.tokens import load_tokens
 from batchscope.files import read_json
 from batchscope.provenance.fingerprint import canonical_json, file_hash
+from batchscope.provenance.horizon import training_examples
 from batchscope.provenance.jobs import JobFile
 from batchscope.provenance.layout import Layout
 from batchscope.provenance.manifests import run_fingerprint, tokens_manifest
@@ -108,9 +108,9 @@ def _manifest(path: Path) -> StoredManifest | None:
 
 def _too_large(planned: list[PlannedJob], jobs: JobFile) -> Iterator[str]:
     """A sentence where a target batch size is above the training examples, once the split is known."""
-    if any(verb_of(job.name) in ("corpus", "split") for job in planned) or not jobs.layout.split.is_file():
+    examples, known = training_examples(jobs)
+    if any(verb_of(job.name) in ("corpus", "split") for job in planned) or examples is None or not known:
         return
-    examples = len(read_split(jobs.layout.split)["train"])
     batches = {jobs.spec(job, TrainSpec).target_batch_size for job in jobs.jobs if verb_of(job) == "train"}
     for batch in sorted(batch for batch in batches if batch > examples):
         yield (

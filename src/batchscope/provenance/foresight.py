@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from batchscope.config.claims import Claims
-from batchscope.data.spec import CorpusSpec, SplitSpec
 from batchscope.errors import UserError
 from batchscope.files import read_json
+from batchscope.provenance.expected import expected_sizes
 from batchscope.provenance.jobs import JobFile
 from batchscope.report.findings import read_findings
 from batchscope.report.spec import Place, TablesSpec
@@ -52,14 +52,13 @@ def _measured(study_folder: Path) -> Components | None:
 
 
 def test_reviews(jobs: JobFile) -> int | None:
-    """Reviews of the test split, from the audit or else from the config; None where neither tells."""
+    """Reviews of the test split, from the audit or else as expected; None where neither tells."""
     audit = jobs.layout.audit
     if audit.is_file():
         counted: int = read_json(audit)["splits"]["test"]["reviews"]
         return counted
-    corpus, split = jobs.spec("corpus", CorpusSpec), jobs.spec("split", SplitSpec)
-    reviews = corpus.synthetic.reviews if corpus.synthetic is not None else corpus.sample
-    return round(split.test * reviews) if reviews is not None and split.method == "pooled" else None
+    expected = expected_sizes(jobs)
+    return None if expected is None else expected.test
 
 
 def design_in_words(

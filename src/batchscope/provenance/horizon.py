@@ -1,16 +1,14 @@
 """Adam's horizon of the trainings that a plan holds: what their settings will mean, said before they are paid for."""
 
 from collections.abc import Iterable
-from fractions import Fraction
 from functools import cache, partial
-from math import ceil
 from typing import NamedTuple
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batchscope.data.spec import CorpusSpec, SplitSpec
 from batchscope.errors import counted
+from batchscope.provenance.expected import expected_sizes
 from batchscope.provenance.jobs import JobFile
 from batchscope.provenance.stages import verb_of
 from batchscope.statistics.horizon import Horizon, Setting, horizons, lr_sum, warnings
@@ -98,18 +96,9 @@ def _in_words(budget: BudgetSpec) -> str:
 
 
 def training_examples(jobs: JobFile) -> tuple[int | None, bool]:
-    """Size of the train split, and whether it is that of the split on disk; else an estimate from the config, or None.
-
-    The corpus on disk, a sample and the synthetic corpus say how many reviews there are.
-    """
+    """Size of the train split, and whether it is that of the split on disk; else what is expected, or None."""
     if jobs.layout.split.is_file():
         names = pq.read_table(jobs.layout.split, columns=["split"])["split"]
         return int(pc.sum(pc.equal(names, "train")).as_py()), True
-    corpus, split = jobs.spec("corpus", CorpusSpec), jobs.spec("split", SplitSpec)
-    reviews = corpus.sample or (corpus.synthetic.reviews if corpus.synthetic else None)
-    if reviews is None and jobs.layout.corpus.is_file():
-        reviews = pq.read_metadata(jobs.layout.corpus).num_rows
-    if reviews is None or split.method == "official":
-        return None, False
-    held_out = Fraction(repr(split.validation)) + Fraction(repr(split.test))
-    return reviews - ceil(held_out * reviews), False
+    expected = expected_sizes(jobs)
+    return None if expected is None else expected.train, False
