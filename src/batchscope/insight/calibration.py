@@ -1,16 +1,12 @@
 """Calibration of every run of a study, from its predictions: before and after a temperature fitted on validation."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from batchscope.errors import UserError
+from batchscope.evaluation.stored import Predictions, read_predictions
 from batchscope.files import atomic
 from batchscope.insight.spec import CalibrationSpec
 from batchscope.report.spec import GridCell
@@ -22,18 +18,11 @@ from batchscope.statistics.calibration import (
     probabilities_at,
     reliability_diagram,
 )
+from batchscope.statistics.grid import cells_by
 from batchscope.statistics.paired import wilson_interval
 
 TABLES = ("calibration.csv", "reliability.csv")
 Row = dict[str, object]
-CellKey = tuple[str, int, str, str]
-
-
-class Predictions(NamedTuple):
-    """Logits ``[N, C]`` and labels ``[N]`` of one split, the best checkpoint's."""
-
-    logits: NDArray[np.float32]
-    labels: NDArray[np.int64]
 
 
 def measure_calibration(spec: CalibrationSpec, study_folder: Path) -> None:
@@ -43,11 +32,12 @@ def measure_calibration(spec: CalibrationSpec, study_folder: Path) -> None:
     """
     rows: list[Row] = []
     diagrams: list[Row] = []
-    for members in _by_seed(spec.cells):
+    for members in cells_by(spec.cells, "model", "batch", "policy", "budget"):
         tested: list[Predictions] = []
         for cell in members:
-            validation, test = _predictions(study_folder / "runs" / cell.run / "predictions.parquet")
-            rows += [] if cell.shared else [_run_row(cell, validation, test, spec.bins)]
+            folder = study_folder / "runs" / cell.run
+            test = read_predictions(folder, "test")
+            rows += [] if cell.shared else [_run_row(cell, read_predictions(folder, "validation"), test, spec.bins)]
             tested.append(test)
         diagrams += _diagram(members[0], tested, spec.bins)
     for name, content in zip(TABLES, (rows, diagrams), strict=True):
@@ -55,50 +45,27 @@ def measure_calibration(spec: CalibrationSpec, study_folder: Path) -> None:
             pd.DataFrame(content).to_csv(temporary, index=False)
 
 
-def _by_seed(cells: Iterable[GridCell]) -> list[list[GridCell]]:
-    """The cells that differ in the seed alone, together."""
-    groups: dict[CellKey, list[GridCell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.model, cell.batch, cell.policy, cell.budget), []).append(cell)
-    return list(groups.values())
-
-
-def _predictions(path: Path) -> tuple[Predictions, Predictions]:
-    """The best checkpoint's, on validation and test."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing; evaluate the run first")
-    table = pq.read_table(path)
-    best = table.filter(pc.equal(table["checkpoint"], "best"))
-    logits = [name for name in table.column_names if name.startswith("logit_")]
-    parts = (best.filter(pc.equal(best["split"], split)) for split in ("validation", "test"))
-    validation, test = (
-        Predictions(np.column_stack([part[name].to_numpy() for name in logits]), part["label"].to_numpy())
-        for part in parts
-    )
-    return validation, test
-
-
 def _run_row(cell: GridCell, validation: Predictions, test: Predictions, bins: int) -> Row:
     """Calibration of a run on test, and what the temperature of its validation reviews makes of it."""
-    temperature = fit_temperature(*validation)
+    temperature = fit_temperature(validation.logits, validation.label)
     plain, scaled = (_measures(test, value, bins) for value in (1.0, temperature))
     return (
-        {"run": cell.run, **_labels(cell), "seed": cell.seed, "examples": len(test.labels)}
+        {"run": cell.run, **_labels(cell), "seed": cell.seed, "examples": len(test.label)}
         | plain
-        | {"temperature": temperature, "validation_examples": len(validation.labels)}
+        | {"temperature": temperature, "validation_examples": len(validation.label)}
         | {f"scaled_{name}": value for name, value in scaled.items() if name not in ("correct", "uncertainty")}
     )
 
 
 def _measures(predicted: Predictions, temperature: float, bins: int) -> Row:
     probabilities = probabilities_at(predicted.logits, temperature)
-    correct = predicted.logits.argmax(1) == predicted.labels
+    correct = predicted.logits.argmax(1) == predicted.label
     confidence = probabilities.max(1)
-    parts = brier_parts(probabilities, predicted.labels, bins)
+    parts = brier_parts(probabilities, predicted.label, bins)
     return {
         "correct": int(correct.sum()),
         "mean_confidence": float(confidence.sum()) / len(correct),
-        "nll": negative_log_likelihood(predicted.logits, predicted.labels, temperature),
+        "nll": negative_log_likelihood(predicted.logits, predicted.label, temperature),
         "brier": parts.reliability - parts.resolution + parts.uncertainty + parts.within_bins,
         **parts._asdict(),
         **calibration_error(confidence, correct, bins)._asdict(),
@@ -112,7 +79,7 @@ def _diagram(cell: GridCell, tested: list[Predictions], bins: int) -> Iterator[R
     share of right predictions at the number of predictions of one seed.
     """
     confidence = np.concatenate([probabilities_at(test.logits).max(1) for test in tested])
-    correct = np.concatenate([test.logits.argmax(1) == test.labels for test in tested])
+    correct = np.concatenate([test.logits.argmax(1) == test.label for test in tested])
     for number, found in enumerate(reliability_diagram(confidence, correct, bins), 1):
         accuracy = found.correct / found.predictions
         low, high = wilson_interval(accuracy, max(1, round(found.predictions / len(tested))))

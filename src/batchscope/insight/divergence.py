@@ -7,7 +7,7 @@ of a few reviews at a time.
 
 import csv
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from math import log as ln
 from pathlib import Path
@@ -34,6 +34,7 @@ from batchscope.provenance.layout import Layout, checkpoints_of
 from batchscope.provenance.records import RunManifest
 from batchscope.report.spec import GridCell
 from batchscope.statistics.divergence import Pair, batch_seed_ratio
+from batchscope.statistics.grid import cells_by
 
 log = logging.getLogger(__name__)
 TABLES = ("attention_heads.csv", "divergence.csv", "divergence_ratio.csv")
@@ -60,7 +61,7 @@ def measure_divergence(spec: DivergenceSpec, study_folder: Path, device_wanted: 
     for cell in spec.cells:
         if not cell.shared:
             heads += _head_rows(cell, read_json(layout.run(cell.run) / "attention/heads.json"))
-    for members in _groups(spec.cells):
+    for members in cells_by(spec.cells, "model", "policy", "budget"):
         labels: Row = {name: getattr(members[0], name) for name in ("model", "policy", "budget")}
         labels["lr_policy"] = labels.pop("policy")
         found: AttentionOfRun = read_json(layout.run(members[0].run) / "attention/heads.json")
@@ -81,14 +82,6 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _groups(cells: Iterable[GridCell]) -> list[list[GridCell]]:
-    """The cells of one model, LR policy and budget."""
-    groups: dict[tuple[str, str, str], list[GridCell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.model, cell.policy, cell.budget), []).append(cell)
-    return list(groups.values())
 
 
 def _head_rows(cell: GridCell, found: AttentionOfRun) -> list[Row]:

@@ -1,23 +1,22 @@
 """The errors of a study on its test reviews: review by review, by group, and by what decides them."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batchscope.data.tokens import Tokens, load_tokens
 from batchscope.errors import UserError
+from batchscope.evaluation.stored import FILE, read_predictions
 from batchscope.files import atomic
 from batchscope.insight.spec import ErrorsSpec
 from batchscope.provenance.layout import Layout
 from batchscope.report.spec import GridCell
 from batchscope.statistics.divergence import batch_seed_ratio
 from batchscope.statistics.errors import RunOfReviews, flips, length_groups, margins, verdicts
+from batchscope.statistics.grid import cells_by
 from batchscope.statistics.paired import wilson_interval
 
 TABLES = ("errors.csv", "error_groups.csv", "flips.csv", "margins.csv")
@@ -44,7 +43,7 @@ def measure_errors(spec: ErrorsSpec, study_folder: Path) -> None:
         cells = [cell for cell in spec.cells if cell.model == model]
         read = {run: _tested(run, tokens, layout) for run in dict.fromkeys(cell.run for cell in cells)}
         tables["errors.csv"] += _review_rows(model, tokens, list(read.values()))
-        for members in _groups(cells):
+        for members in cells_by(cells, "policy", "budget"):
             tables["error_groups.csv"] += _group_rows(members, tokens, read)
             tables["margins.csv"] += _margin_rows(members, read)
             tables["flips.csv"].append(_flip_row(members, read))
@@ -54,26 +53,13 @@ def measure_errors(spec: ErrorsSpec, study_folder: Path) -> None:
 
 
 def _tested(run: str, tokens: Tokens, layout: Layout) -> Tested:
-    path = layout.run(run) / "predictions.parquet"
-    if not path.is_file():
-        raise UserError(f"{path} is missing; evaluate the run first")
-    table = pq.read_table(path)
-    table = table.filter(pc.and_(pc.equal(table["checkpoint"], "best"), pc.equal(table["split"], "test")))
-    order = np.argsort(table["example_id"].to_numpy())
-    place = np.argsort(np.argsort(tokens.example_id))
-    if not np.array_equal(table["example_id"].to_numpy()[order][place], tokens.example_id):
+    tested = read_predictions(layout.run(run), "test")
+    order = np.argsort(tested.example_id)[np.argsort(np.argsort(tokens.example_id))]
+    if not np.array_equal(tested.example_id[order], tokens.example_id):
+        path = layout.run(run) / FILE
         raise UserError(f"{path} is not of the test reviews in the tokens; start the workflow again")
-    names = [name for name in table.column_names if name.startswith("logit_")]
-    logits = np.column_stack([table[name].to_numpy() for name in names])[order][place]
+    logits = tested.logits[order]
     return Tested(logits.argmax(1), margins(logits, tokens.label))
-
-
-def _groups(cells: Iterable[GridCell]) -> list[list[GridCell]]:
-    """The cells of one LR policy and budget."""
-    groups: dict[tuple[str, str], list[GridCell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.policy, cell.budget), []).append(cell)
-    return list(groups.values())
 
 
 def _review_rows(model: str, tokens: Tokens, tested: list[Tested]) -> list[Row]:

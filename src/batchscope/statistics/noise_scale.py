@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from batchscope.report.spec import GridCell
+from batchscope.statistics.grid import cells_by
 from batchscope.statistics.jackknife import ratio_intervals
 
 SHARE_OF_RUN = 0.1
@@ -62,13 +63,12 @@ def noise_summary(cells: Iterable[GridCell], history: pd.DataFrame) -> pd.DataFr
     interval of B over blocks of consecutive updates, those of all seeds together; infinite where |G|² is not told
     from zero, missing where the epoch has fewer updates than blocks.
     """
-    runs: dict[tuple[str, str, str, int], list[str]] = {}
-    for cell in cells:
-        runs.setdefault((cell.model, cell.policy, cell.budget, cell.batch), []).append(cell.run)
     rows = []
-    for (model, policy, budget, batch), read in runs.items():
-        updates = history[(history.kind == "update") & history.run.isin(read)]
-        row: dict[str, object] = {"model": model, "lr_policy": policy, "budget": budget, "target_batch_size": batch}
+    for members in cells_by(cells, "model", "policy", "budget", "batch"):
+        updates = history[(history.kind == "update") & history.run.isin([cell.run for cell in members])]
+        cell = members[0]
+        row: dict[str, object] = {"model": cell.model, "lr_policy": cell.policy, "budget": cell.budget}
+        row["target_batch_size"] = cell.batch
         row["updates_used"] = int(updates.noise_trace.count())
         for name, epoch in (("first", updates.epoch.min()), ("last", updates.epoch.max())):
             known = updates[updates.epoch == epoch].dropna(subset=ESTIMATES).sort_values("samples", kind="stable")

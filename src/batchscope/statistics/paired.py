@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom, binomtest
 
 from batchscope.report.spec import GridCell
+from batchscope.statistics.grid import cells_by
 
 NORMAL_975 = 1.959963984540054
 Key = TypeVar("Key", bound=Hashable)
@@ -97,12 +98,9 @@ def batch_size_pairs(cells: Iterable[GridCell], test_correct: Mapping[str, Corre
     ``test_correct`` maps a run to booleans ``[N]``: whether its prediction is right, with the reviews in one order for
     all runs. The pairs describe: no correction is made for their number.
     """
-    groups: dict[tuple[str, str, str, int], list[GridCell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.model, cell.policy, cell.budget, cell.seed), []).append(cell)
     return [
         _compare(small, large, test_correct[small.run], test_correct[large.run])
-        for members in groups.values()
+        for members in cells_by(cells, "model", "policy", "budget", "seed")
         for small, large in combinations(sorted(members, key=lambda cell: cell.batch), 2)
     ]
 
