@@ -9,7 +9,6 @@ import fabricate
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from batchscope.files import read_json, write_json
 from batchscope.report.catalogue import figure_names
@@ -35,13 +34,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished study, from its runs to its page; with small pictures in place of its figures."""
     folder = fabricate.study_folder(tmp_path_factory.mktemp("axes"), SPEC, examples=256, effect=0.1)
     write_tables(SPEC, folder)
-    (folder / "figures").mkdir()
-    for entry in figure_names(SPEC):
-        path = folder / "figures" / entry.name
-        if path.suffix == ".svg":
-            path.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="30" height="20"/>')
-        else:
-            Image.new("RGB", (30, 20), "#8a2f6b").save(path)
+    fabricate.small_figures(folder, SPEC)
     write_report(SPEC, folder)
     return folder
 

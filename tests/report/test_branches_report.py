@@ -6,8 +6,9 @@ import fabricate
 import pandas as pd
 import pytest
 
-from batchscope.report.branches import branches_in_words, branches_table, read_branches
+from batchscope.report.branches import branches_in_words, branches_table
 from batchscope.report.catalogue import figure_names
+from batchscope.report.findings import read_csv
 from batchscope.report.noise import noise_scale_figure
 from batchscope.report.tables import write_tables
 
@@ -24,7 +25,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_table_has_a_row_per_branch_with_the_noise_scale_beside_it(study: Path) -> None:
-    rows = read_branches(study)
+    rows = read_csv(study / "tables", "branches")
     assert rows.factor.tolist() == [1, 2, 4, 8] and rows.branch_batch_size.tolist() == [16, 32, 64, 128]
     assert rows.critical.tolist() == [False, False, True, False] and rows.reached.all()
     assert rows.target_batch_size.tolist() == [16] * 4, "that of the run"
@@ -32,7 +33,7 @@ def test_the_table_has_a_row_per_branch_with_the_noise_scale_beside_it(study: Pa
 
 
 def test_words_and_table_state_the_measured_size_and_what_was_not_reached(study: Path) -> None:
-    spec, rows = fabricate.spec(branch=BRANCH, noise_scale="full", **MODELS), read_branches(study)
+    spec, rows = fabricate.spec(branch=BRANCH, noise_scale="full", **MODELS), read_csv(study / "tables", "branches")
     branches = spec.branches
     assert branches is not None
     (said,) = branches_in_words(rows, branches)
@@ -50,7 +51,7 @@ def test_words_and_table_state_the_measured_size_and_what_was_not_reached(study:
 
 
 def test_the_figure_marks_the_critical_batch_size(study: Path) -> None:
-    spec, rows = fabricate.spec(branch=BRANCH, noise_scale="full", **MODELS), read_branches(study)
+    spec, rows = fabricate.spec(branch=BRANCH, noise_scale="full", **MODELS), read_csv(study / "tables", "branches")
     history = pd.read_parquet(study / "tables/history.parquet")
     for reached in (True, False):
         figure = noise_scale_figure(spec, history, "bert", "bert", rows.assign(reached=reached))
@@ -65,7 +66,7 @@ def test_branches_without_a_noise_scale_have_a_figure_and_a_study_without_both_h
     assert "noise_scale_bert.png" in {entry.name for entry in figure_names(spec)}
     folder = fabricate.study_folder(tmp_path, spec)
     write_tables(spec, folder)
-    rows = read_branches(folder)
+    rows = read_csv(folder / "tables", "branches")
     assert rows.noise_scale.isna().all()
     noise_scale_figure(spec, pd.read_parquet(folder / "tables/history.parquet"), "bert", "bert", rows)
     assert not [e for e in figure_names(fabricate.spec(**MODELS)) if e.caption == "noise_scale"]

@@ -10,7 +10,6 @@ from typing import Any
 import fabricate
 import pandas as pd
 import pytest
-from PIL import Image
 
 from batchscope.errors import UserError
 from batchscope.report.answer import answer
@@ -41,13 +40,7 @@ class Tags(HTMLParser):
 def finish(folder: Path, spec: ReportSpec, **options: Any) -> Path:
     """A study with its tables and with small pictures in place of its figures."""
     write_tables(spec, fabricate.study_folder(folder, spec, examples=256, **options))
-    (folder / "figures").mkdir()
-    for entry in figure_names(spec):
-        path = folder / "figures" / entry.name
-        if path.suffix == ".svg":
-            path.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="30" height="20"/>')
-        else:
-            Image.new("RGB", (30, 20), "#8a2f6b").save(path)
+    fabricate.small_figures(folder, spec)
     return folder
 
 

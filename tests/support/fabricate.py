@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fabricate_data import BINARY, CERTIFICATE, TEXT, audit, reviews, shared_out
+from PIL import Image
 
 from batchscope.config.study import Study
 from batchscope.evaluation.metrics import measure
 from batchscope.insight.calibration import measure_calibration
 from batchscope.insight.spec import CalibrationSpec
+from batchscope.report.catalogue import figure_names
 from batchscope.report.spec import GridCell, ReportSpec
 from batchscope.training.spec import BudgetSpec
 from batchscope.training.windows import windows
@@ -105,6 +107,17 @@ def study_folder(folder: Path, report_spec: ReportSpec, **story: Any) -> Path:
     if report_spec.calibration:
         measure_calibration(CalibrationSpec(cells=report_spec.cells, bins=15), folder)
     return folder
+
+
+def small_figures(folder: Path, report_spec: ReportSpec) -> None:
+    """Small pictures in place of a study's figures."""
+    (folder / "figures").mkdir()
+    for entry in figure_names(report_spec):
+        path = folder / "figures" / entry.name
+        if path.suffix == ".svg":
+            path.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="30" height="20"/>')
+        else:
+            Image.new("RGB", (30, 20), "#8a2f6b").save(path)
 
 
 def _write_training(run: Path, cell: GridCell, rng: np.random.Generator, story: Story, spec: ReportSpec) -> None:

@@ -1,7 +1,5 @@
 """The branches of runs at larger batches: rows for ``tables/branches.csv``, and the page's table and sentences."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from batchscope.report.numbers import percent, scientific
@@ -86,9 +84,3 @@ def branches_in_words(rows: pd.DataFrame, spec: BranchesSpec) -> list[str]:
             sentence += f"{spec.tolerance:g}: longer branches would tell more"
         said.append(where + sentence + ".")
     return said
-
-
-def read_branches(study_folder: Path) -> pd.DataFrame:
-    """``tables/branches.csv``. Raises FileNotFoundError."""
-    text = dict.fromkeys(("run", "model", "lr_policy"), str)
-    return pd.read_csv(study_folder / "tables" / "branches.csv", dtype=text, na_values=[""], keep_default_na=False)

@@ -14,12 +14,12 @@ from matplotlib.ticker import FuncFormatter
 
 from batchscope.errors import counted
 from batchscope.report.catalogue import suffix
+from batchscope.report.findings import read_csv
 from batchscope.report.pictures import Picture, embedded
 from batchscope.report.spec import FiguresSpec, ReportSpec
 from batchscope.report.style import INK, MUTED, PAPER, batch_colours, frame, policy_key, policy_marks
 from batchscope.report.table import Table
 
-NAMES = {"run": str, "model": str, "lr_policy": str, "budget": str}
 QUANTITIES = {"ece": "calibration error", "nll": "negative log-likelihood, nats", "temperature": "fitted temperature"}
 
 
@@ -33,14 +33,9 @@ class CalibrationSection(NamedTuple):
     table: Table
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """``calibration.csv`` or ``reliability.csv``; a model may be called 1 or NA. FileNotFoundError where it is not."""
-    return pd.read_csv(path, dtype=NAMES, na_values=[""], keep_default_na=False)
-
-
 def calibration_figures(spec: FiguresSpec, tables: Path) -> dict[str, Figure]:
     """Name → figure."""
-    runs, diagrams = (read_table(tables / name) for name in ("calibration.csv", "reliability.csv"))
+    runs, diagrams = (read_csv(tables, name) for name in ("calibration", "reliability"))
     drawn = {"calibration": calibration_figure(spec, runs)}
     for title, model, budget in rows_of(spec):
         part = spec.of_budget(budget)
@@ -59,7 +54,7 @@ def rows_of(spec: FiguresSpec) -> list[tuple[str, str, str]]:
 
 def calibration_section(spec: ReportSpec, study_folder: Path) -> CalibrationSection:
     """Figures, sentence and table of the page. Raises FileNotFoundError if a file is missing."""
-    runs, figures = read_table(study_folder / "tables" / "calibration.csv"), study_folder / "figures"
+    runs, figures = read_csv(study_folder / "tables", "calibration"), study_folder / "figures"
     diagrams = [
         (title, embedded(figures, f"reliability_{model}{suffix(spec, budget)}"))
         for title, model, budget in rows_of(spec)

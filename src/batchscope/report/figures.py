@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from batchscope.errors import UserError, counted
-from batchscope.report.branches import read_branches
 from batchscope.report.calibration import calibration_figures
 from batchscope.report.catalogue import attention_cells, figure_names, suffix
 from batchscope.report.curves import training_figure, validation_cost_figure, validation_figure
-from batchscope.report.findings import read_findings
+from batchscope.report.findings import read_csv, read_findings
 from batchscope.report.forest import forest_figure
 from batchscope.report.glyphs import printable
 from batchscope.report.maps import (
@@ -67,9 +66,9 @@ def draw_figures(spec: FiguresSpec, study_folder: Path) -> None:
     try:
         results = pd.read_parquet(study_folder / "tables" / "results.parquet")
         history = pd.read_parquet(study_folder / "tables" / "history.parquet")
-        reached = pd.read_csv(study_folder / "tables" / "curves.csv", dtype={"run": str})
+        reached = read_csv(study_folder / "tables", "curves")
         findings = read_findings(study_folder)
-        branches = read_branches(study_folder) if spec.branches else None
+        branches = read_csv(study_folder / "tables", "branches") if spec.branches else None
     except FileNotFoundError as error:
         raise UserError(f"{error.filename or error} is missing; make the tables first") from None
     names = [Path(entry.name) for entry in figure_names(spec)]

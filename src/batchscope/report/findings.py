@@ -1,10 +1,19 @@
-"""The contrasts and trends of a study, read back from its tables."""
+"""The tables of a study, read back: its CSV files, contrasts and trends."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from batchscope.statistics.records import Finding, Trend
+
+TEXT = ("model", "lr_policy", "budget", "run", "class", "label", "prediction", "edge", "open_ends", "runs")
+"""Columns that hold text whatever it looks like: a model may be called 1 or NA."""
+
+
+def read_csv(tables: Path, name: str) -> pd.DataFrame:
+    """``{name}.csv`` in ``tables``; only an empty number is missing, never a name. Raises FileNotFoundError."""
+    table = pd.read_csv(tables / f"{name}.csv", dtype=dict.fromkeys(TEXT, str), na_values=[""], keep_default_na=False)
+    return table.assign(**{column: table[column].fillna("") for column in TEXT if column in table})
 
 
 def read_findings(study_folder: Path) -> list[Finding]:

@@ -9,17 +9,13 @@ from batchscope.certificate.records import Certificate
 from batchscope.data.records import Audit, ReviewsFile
 from batchscope.files import read_json
 from batchscope.insight.records import AttentionMeasures
-from batchscope.report.branches import read_branches
 from batchscope.report.catalogue import attention_cells
-from batchscope.report.findings import read_findings, read_trends
+from batchscope.report.findings import read_csv, read_findings, read_trends
 from batchscope.report.spec import ReportSpec
 from batchscope.report.sweep import chosen_by, read_choices
 from batchscope.statistics.horizon import Horizon
 from batchscope.statistics.records import Finding, Trend
 from batchscope.statistics.sweep import Choice
-
-NAMES = {"model": str, "lr_policy": str, "budget": str, "run": str, "class": str, "label": str, "prediction": str}
-"""Columns that hold text whatever it looks like: a model may be called 1 or NA."""
 
 
 class Finished(NamedTuple):
@@ -54,32 +50,25 @@ class Finished(NamedTuple):
     @classmethod
     def read(cls, spec: ReportSpec, folder: Path) -> "Finished":
         """The study in a folder. Raises FileNotFoundError if a file is missing."""
-        results = pd.read_parquet(folder / "tables" / "results.parquet")
+        tables = folder / "tables"
+        results = pd.read_parquet(tables / "results.parquet")
         grid = chosen_by(spec, results)
         shown = [cell.run for model in spec.model_names for cell in attention_cells(grid, model)]
         return cls(
             grid=grid,
             results=results,
-            horizons=[Horizon(*row) for row in _table(folder, "horizon").itertuples(index=False, name=None)],
-            choices=read_choices(folder / "tables"),
+            horizons=[Horizon(*row) for row in read_csv(tables, "horizon").itertuples(index=False, name=None)],
+            choices=read_choices(tables),
             findings=read_findings(folder),
             trends=read_trends(folder),
-            pairs=pd.read_parquet(folder / "tables" / "pairs.parquet"),
-            per_class=_table(folder, "classes"),
-            confusion=_table(folder, "confusion"),
-            noise_scale=_table(folder, "noise_scale"),
-            branches=read_branches(folder),
-            provenance=pd.read_csv(folder / "tables" / "provenance.csv", dtype=str, keep_default_na=False),
+            pairs=pd.read_parquet(tables / "pairs.parquet"),
+            per_class=read_csv(tables, "classes"),
+            confusion=read_csv(tables, "confusion"),
+            noise_scale=read_csv(tables, "noise_scale"),
+            branches=read_csv(tables, "branches"),
+            provenance=pd.read_csv(tables / "provenance.csv", dtype=str, keep_default_na=False),
             audit=read_json(folder / "data" / "audit.json"),
             reviews=read_json(folder / "data" / "reviews.json"),
             certificates={model: read_json(folder / "certificates" / f"{model}.json") for model in spec.model_names},
             measures={run: read_json(folder / "runs" / run / "attention" / "measures.json") for run in shown},
         )
-
-
-def _table(folder: Path, name: str) -> pd.DataFrame:
-    """A CSV of the study; only an empty number is missing, never a name."""
-    path = folder / "tables" / f"{name}.csv"
-    names = {column: str for column in pd.read_csv(path, nrows=0).columns if column in NAMES}
-    table = pd.read_csv(path, dtype=names, na_values=[""], keep_default_na=False)
-    return table.assign(**{column: table[column].fillna("") for column in names})

@@ -17,6 +17,7 @@ from matplotlib.typing import LineStyleType
 from numpy.typing import NDArray
 
 from batchscope.errors import counted
+from batchscope.report.findings import read_csv
 from batchscope.report.numbers import accuracy, duration, listed, percent, scientific
 from batchscope.report.spec import FiguresSpec, TablesSpec
 from batchscope.report.style import INK, PAPER, SWEEP_SCALE, batch_colours, batch_key, frame
@@ -29,7 +30,6 @@ RULES: dict[str, float] = {"constant": 0.0, "√": 0.5, "linear": 1.0}
 LINES: dict[str, LineStyleType] = {"constant": "-", "√": (0, (5, 2)), "linear": (0, (1.5, 1.5))}
 HALO = [withStroke(linewidth=3.5, foreground=PAPER)]
 """Keeps a dark line visible on a dark cell."""
-TEXT_NAMES = {"model": str, "lr_policy": str, "budget": str, "edge": str, "open_ends": str, "runs": str}
 
 
 class SweepSection(NamedTuple):
@@ -49,14 +49,8 @@ def chosen_by(spec: S, results: pd.DataFrame) -> S:
 
 def read_choices(tables: Path) -> list[Choice]:
     """The rows of ``tuning.csv``."""
-    rows = _table(tables, "tuning")[list(Choice._fields)].itertuples(index=False, name=None)
+    rows = read_csv(tables, "tuning")[list(Choice._fields)].itertuples(index=False, name=None)
     return [Choice(*row) for row in rows]
-
-
-def _table(tables: Path, name: str) -> pd.DataFrame:
-    path = tables / f"{name}.csv"
-    names = {column: str for column in pd.read_csv(path, nrows=0).columns if column in TEXT_NAMES}
-    return pd.read_csv(path, dtype=names, keep_default_na=False)
 
 
 # ------------------------------------------------------------------------------------------------------------ figures
@@ -66,7 +60,7 @@ def sweep_figures(spec: FiguresSpec, tables: Path) -> dict[str, Figure]:
     """Name → figure of every model; none for a study without a sweep."""
     if not spec.sweep_names:
         return {}
-    tried, best = _table(tables, "sweep"), _table(tables, "best_of_n")
+    tried, best = read_csv(tables, "sweep"), read_csv(tables, "best_of_n")
     figures = {}
     for model in spec.model_names:
         figures[f"sweep_{model}"] = heat_maps(spec, tried[tried.model == model], model)
@@ -166,7 +160,7 @@ def sweep_section(made: Sequence[Choice], tables: Path) -> SweepSection | None:
         + [f"{scientific(one.lowest_within)} to {scientific(one.highest_within)}", _width(one)]
         for one in together(made)
     ]
-    tried = _table(tables, "sweep")
+    tried = read_csv(tables, "sweep")
     runs, seconds = counted(int(tried.seeds.sum()), "run"), duration(float(tried.seconds.sum()))
     spent = f"The sweep reads {runs} of {seconds} in all; the cost table below counts the chosen ones alone."
     note = f"Chosen by validation accuracy, mean over {counted(made[0].seeds, 'seed')}, which makes that accuracy a "
