@@ -3,6 +3,7 @@
 import gc
 import re
 import sys
+from functools import wraps
 from os import environ, pathsep
 from pathlib import Path
 from shlex import quote
@@ -58,10 +59,19 @@ environ["PATH"] = pathsep.join([str(Path(sys.executable).parent), environ["PATH"
 
 
 def quote_python(executors):
-    """Let executors quote the path of Python: they write it into shell lines as it is, also with a blank or a quote."""
+    """Let executors quote the path of Python: they write it into shell lines as it is, also with a blank or a quote.
+
+    Once per process: a workflow may use two modules made of this Snakefile.
+    """
     for executor in executors:
-        if path := vars(executor).get("get_python_executable"):
-            executor.get_python_executable = lambda self, path=path: quote(path(self))
+        path = vars(executor).get("get_python_executable")
+        if path and not hasattr(path, "__wrapped__"):
+
+            @wraps(path)
+            def quoted(self, path=path):
+                return quote(path(self))
+
+            executor.get_python_executable = quoted
         quote_python(executor.__subclasses__())
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -52,14 +53,15 @@ def test_a_cancelled_job_may_save_its_state_and_has_failed(site: Path):
 
 
 def test_a_training_is_submitted_and_its_tokens_are_made_at_once(site: Path, workflow):
-    """What belongs to the login node is not submitted."""
+    """What belongs to the login node is not submitted. The path of Python holds a blank and a quote."""
+    (site / "it's here").symlink_to(sys.prefix)
     workflow.write_config(target_batch_sizes=[64])
     run = "results/small/runs/bert/bs64/constant/seed1"
-    command = workflow.command(
+    _, *command = workflow.command(
         "--workflow-profile", str(PROFILE), "--seconds-between-status-checks", "1", "--", run + "/train.json"
     )
     result = subprocess.run(
-        command,
+        [str(site / "it's here/bin/python"), *command],
         cwd=site,
         env=workflow.environment | {"PATH": os.environ["PATH"]},
         stdout=subprocess.PIPE,
