@@ -43,6 +43,11 @@ class Reported(NamedTuple):
     evaluation_batch: int | None
     """Batch size of the evaluation, where the accuracy may be a mean of per-batch accuracies."""
 
+    @property
+    def nominal(self) -> str | float:
+        """The learning rate, or the policy where that is not reported: equal for runs of one nominal training."""
+        return self.policy if self.learning_rate is None else self.learning_rate
+
 
 class Countable(NamedTuple):
     """Whether a printed accuracy can be k correct of n reviews."""
@@ -257,8 +262,7 @@ def _of_factor(cells: Sequence[Reported], factor: Factor, level: float) -> list[
 def _run(cells: Sequence[Reported]) -> tuple[object, ...]:
     """What tells the runs of a cell from those of another: two policies may report one run."""
     first = cells[0]
-    alike = first.policy if first.learning_rate is None else first.learning_rate
-    return first.model, first.batch, alike, tuple((cell.seed, cell.accuracy) for cell in cells)
+    return first.model, first.batch, first.nominal, tuple((cell.seed, cell.accuracy) for cell in cells)
 
 
 def _contrast(first: Sequence[Reported], second: Sequence[Reported], factor: Factor, level: float) -> ReportedContrast:
@@ -343,8 +347,7 @@ def scatter_of_runs(cells: Iterable[Reported]) -> list[Scatter]:
     """
     groups: dict[tuple[str, int, str | float], dict[tuple[object, ...], Reported]] = {}
     for cell in cells:
-        alike = cell.policy if cell.learning_rate is None else cell.learning_rate
-        runs = groups.setdefault((cell.model, cell.batch, alike), {})
+        runs = groups.setdefault((cell.model, cell.batch, cell.nominal), {})
         runs.setdefault((cell.study, cell.seed, cell.accuracy), cell)
     found = []
     for (model, batch, alike), runs in groups.items():
