@@ -46,6 +46,7 @@ sys.path.insert(0, str(SOURCE))
 from batchscope.config.study import Study
 from batchscope.errors import UserError
 from batchscope.provenance.code import code_hash
+from batchscope.provenance.expected import training_examples_on_disk
 from batchscope.provenance.jobs import JOB_FILES, fingerprints, write_job_file
 from batchscope.provenance.layout import Layout
 from batchscope.provenance.stages import STAGES, stale_jobs, verb_of
@@ -82,18 +83,27 @@ gc.set_threshold(100_000, 50, 100)
 
 CONTENT_MEMORY = Path("results/.content.json")
 
+# Stage → hash of its code.
+CODE = {verb: code_hash(stage.module) for verb, stage in STAGES.items()}
+
 try:
     STUDY = Study.from_mapping(config)
     STUDY_FOLDER = f"results/{STUDY.study}"
+    # Once the data is divided, a target batch size above the training examples is left out, and log, plan and report say so.
+    EXAMPLES = training_examples_on_disk(
+        Layout(Path(STUDY_FOLDER)), fingerprints(STUDY.data_specs(CONTENT_MEMORY)), CODE
+    )
+    STUDY = STUDY.without_batches_above(EXAMPLES)
     JOB_SPECS = STUDY.job_specs(CONTENT_MEMORY)
     RUNS = list(dict.fromkeys(STUDY.runs(CONTENT_MEMORY).values()))
     BRANCHED_RUNS = STUDY.branched_runs(CONTENT_MEMORY)
 except UserError as error:
     raise WorkflowError(f"batchscope: {error}")
+if STUDY.too_large:
+    logger.warning(f"batchscope: {JOB_SPECS['report'].too_large_in_words(EXAMPLES)}")
 
-# What Snakemake compares between runs: of each job the fingerprint of its spec, and the hash of its stage's code. No text of
+# What Snakemake compares between runs: of each job the fingerprint of its spec, and CODE of its stage. No text of
 # the config enters a rule, so that braces in it are never wildcards.
-CODE = {verb: code_hash(stage.module) for verb, stage in STAGES.items()}
 SPECS = fingerprints(JOB_SPECS)
 JOBS = write_job_file(
     Path(environ.get(JOB_FILES) or Layout(Path(STUDY_FOLDER)).job_files),

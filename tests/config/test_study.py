@@ -480,3 +480,24 @@ def test_a_policy_may_have_its_own_betas_and_equal_settings_share_a_run() -> Non
     runs = study.runs()
     assert runs[reference_cell(64, "full")] == reference_cell(64, "constant")
     assert runs[reference_cell(256, "full")] == reference_cell(256, "full")
+
+
+def test_batch_sizes_that_the_training_examples_cannot_fill_are_left_out() -> None:
+    study = changed(
+        put("target_batch_sizes", [64, 2048, 256]), put("report.palette", ["#111111", "#222222", "#333333"])
+    )
+    smaller = study.without_batches_above(300)
+    assert {cell.batch for cell in smaller.cells()} == {64, 256}
+    assert smaller.too_large == smaller.report_spec().too_large == (2048,)
+    assert smaller.report.palette == ["#111111", "#333333"], "each batch size keeps its colour"
+    assert study.without_batches_above(None) is study
+    assert study.without_batches_above(2048) is study
+    assert study.without_batches_above(10) is study, "nothing would be left"
+
+
+def test_a_claim_on_a_batch_size_that_cannot_be_filled_is_named() -> None:
+    claims = {"contrasts": {"large": {"factor": "batch_size", "levels": [64, 2048]}}}
+    study = changed(put("target_batch_sizes", [64, 256, 2048]), put("claims", claims))
+    said = r"(?s)2,048: there are 300 training examples.*claims\.contrasts\.large\.levels"
+    with pytest.raises(UserError, match=said):
+        study.without_batches_above(300)

@@ -8,9 +8,10 @@ import pytest
 from jobs import jobs_of
 from small import tiny_config
 
+from batchscope.config.study import Study
 from batchscope.files import write_json, write_text
 from batchscope.provenance.forecast import forecast
-from batchscope.provenance.jobs import JobFile
+from batchscope.provenance.jobs import JobFile, read_job_file, write_job_file
 from batchscope.provenance.manifests import run_fingerprint
 from batchscope.provenance.plan import Machine, Outlook, PlannedJob, machine_of
 from batchscope.provenance.plan_view import as_table
@@ -105,14 +106,18 @@ def test_a_target_batch_size_above_the_training_examples_is_named(small_study, t
     monkeypatch.chdir(tmp_path)
     Path("reviews.csv").touch()
     config = tiny_config(target_batch_sizes=[16, 185], data={"source": "reviews.csv"})
-    study = jobs_of(Path(), config, small_study).read()
-    _, outlook = foretold(study)
+    made = jobs_of(Path(), config, small_study)
+    _, outlook = foretold(made.read())
     assert outlook.notes == [
-        "target_batch_sizes: 185 is above the 184 training examples, so its runs will fail. Take it out of the config, "
-        "and the others are reported."
+        "target_batch_sizes: 185 is above the 184 training examples, so its runs will fail: give a smaller one, or use "
+        "more data."
     ]
-    _, outlook = foretold(study, "split", f"train/{RUN}")
+    _, outlook = foretold(made.read(), "split", f"train/{RUN}")
     assert outlook.notes == [], "the split is made anew"
+    study = Study.from_mapping(config).without_batches_above(184)
+    left = write_job_file(tmp_path, study.study, study.job_specs(), made.read().codes, study.train_settings())
+    _, outlook = foretold(read_job_file(left))
+    assert outlook.notes == ["Target batch size 185 of the config is left out: it is above the 184 training examples."]
 
 
 # ------------------------------------------------------------------------------------------------------ wall time

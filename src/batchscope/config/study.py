@@ -48,6 +48,7 @@ class Study(Config):
     Runs that are finished are not trained again."""
     _train_specs: dict["Cell", TrainSpec] = PrivateAttr(default_factory=dict)
     _runs: dict["Cell", "Cell"] = PrivateAttr(default_factory=dict)
+    _too_large: tuple[int, ...] = PrivateAttr(default=())
 
     @model_validator(mode="after")
     def _branches_are_of_the_grid(self) -> Self:
@@ -57,6 +58,37 @@ class Study(Config):
         return self
 
     # ------------------------------------------------------------------------------------ the grid
+
+    def without_batches_above(self, examples: int | None) -> "Study":
+        """The study of those target batch sizes that the training examples can fill; its report names the others.
+
+        It is this study where the number of ``examples`` is not known, or none of the sizes fits. Raises UserError
+        where another section of the config needs a size that is left out.
+        """
+        sizes = self.target_batch_sizes
+        fitting = [size for size in sizes if examples is None or size <= examples]
+        if len(fitting) in (0, len(sizes)):
+            return self
+        changed = self.model_dump(exclude_unset=True) | {"target_batch_sizes": fitting}
+        if self.report.palette:
+            colours = [colour for size, colour in zip(sizes, self.report.palette, strict=False) if size in fitting]
+            changed["report"] = changed["report"] | {"palette": colours}
+        above = tuple(size for size in sizes if size not in fitting)
+        try:
+            study = type(self).model_validate(changed)
+        except ValidationError as error:
+            raise UserError(
+                f"target_batch_sizes: {', '.join(f'{size:,}' for size in above)}: there are {examples:,} training "
+                "examples. The study goes on without, once nothing else in the config names what is too large:\n"
+                + explain(error.errors(), type(self))
+            ) from None
+        study._too_large = above
+        return study
+
+    @property
+    def too_large(self) -> tuple[int, ...]:
+        """The target batch sizes of the config that the training examples cannot fill, and that are left out."""
+        return self._too_large
 
     def cells(self) -> list["Cell"]:
         """Every point of the grid, in the order of the config: model, batch, policy, budget, seed."""
@@ -285,6 +317,7 @@ class Study(Config):
             **dict(self.figures_spec(memory)),
             title=self.report.title,
             budgets=self.named_budgets,
+            too_large=self.too_large,
             **{name: getattr(self, name) for name in PROTOCOL},
         )
 
@@ -310,11 +343,14 @@ class Study(Config):
             words=self.data.wording,
         )
 
+    def data_specs(self, memory: Path | None = None) -> dict[str, Spec]:
+        """The jobs that decide how many training examples there are → their specs."""
+        return {"corpus": self.corpus_spec(memory), "split": self.split_spec()}
+
     def job_specs(self, memory: Path | None = None) -> dict[str, Spec]:
         """Every job of the study, such as ``train/bert/bs64/constant/seed1`` → its spec; equal jobs share it."""
         specs: dict[str, Spec] = {
-            "corpus": self.corpus_spec(memory),
-            "split": self.split_spec(),
+            **self.data_specs(memory),
             "audit": Spec(),
             "reviews": self.reviews_spec(),
             "tables": self.tables_spec(memory),

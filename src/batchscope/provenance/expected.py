@@ -1,10 +1,15 @@
-"""The sizes of a study's splits before they are drawn, as far as they are known."""
+"""The sizes of a study's splits: as they are drawn on disk, or before that as far as they are known."""
 
+from collections.abc import Mapping
+
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchscope.data.shares import SplitSizes, pooled_sizes
 from batchscope.data.spec import CorpusSpec, SplitSpec
 from batchscope.provenance.jobs import JobFile
+from batchscope.provenance.layout import Layout
+from batchscope.provenance.stages import is_current
 
 
 def expected_sizes(jobs: JobFile) -> SplitSizes | None:
@@ -19,3 +24,19 @@ def expected_sizes(jobs: JobFile) -> SplitSizes | None:
     if reviews is None or split.method == "official":
         return None
     return pooled_sizes(reviews, split.validation, split.test)
+
+
+def training_examples_on_disk(layout: Layout, specs: Mapping[str, str], codes: Mapping[str, str]) -> int | None:
+    """Size of the train split on disk; None where there is none, or where it was made of another config or other code.
+
+    ``specs`` maps the jobs ``corpus`` and ``split`` to the fingerprints of their specs, ``codes`` a verb to the hash of
+    its code.
+    """
+    made = all(is_current(layout, job, specs[job], codes[job]) for job in ("corpus", "split"))
+    return count_training_examples(layout) if made and layout.split.is_file() else None
+
+
+def count_training_examples(layout: Layout) -> int:
+    """Size of the train split on disk."""
+    names = pq.read_table(layout.split, columns=["split"])["split"]
+    return int(pc.sum(pc.equal(names, "train")).as_py() or 0)

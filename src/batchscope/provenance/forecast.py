@@ -21,6 +21,7 @@ from batchscope.provenance.plan import Machine, Outlook, PlannedJob
 from batchscope.provenance.reuse import MANIFEST, RUNS, TOKENS, StoredManifest, manifests
 from batchscope.provenance.stages import model_of, read_record, subject_of, verb_of
 from batchscope.provenance.walltime import wall_seconds
+from batchscope.report.spec import ReportSpec
 from batchscope.training.spec import TrainSpec
 from batchscope.training.windows import windows
 
@@ -107,15 +108,21 @@ def _manifest(path: Path) -> StoredManifest | None:
 
 
 def _too_large(planned: list[PlannedJob], jobs: JobFile) -> Iterator[str]:
-    """A sentence where a target batch size is above the training examples, once the split is known."""
+    """A sentence where a target batch size is above the training examples, once the split is known.
+
+    The study leaves such sizes out. Where none would be left it keeps them, and their trainings fail.
+    """
     examples, known = training_examples(jobs)
     if any(verb_of(job.name) in ("corpus", "split") for job in planned) or examples is None or not known:
         return
+    left_out = jobs.spec("report", ReportSpec).too_large_in_words(examples)
+    if left_out:
+        yield left_out
     batches = {jobs.spec(job, TrainSpec).target_batch_size for job in jobs.jobs if verb_of(job) == "train"}
     for batch in sorted(batch for batch in batches if batch > examples):
         yield (
-            f"target_batch_sizes: {batch:,} is above the {examples:,} training examples, so its runs will fail. "
-            "Take it out of the config, and the others are reported."
+            f"target_batch_sizes: {batch:,} is above the {examples:,} training examples, so its runs will fail: give "
+            "a smaller one, or use more data."
         )
 
 

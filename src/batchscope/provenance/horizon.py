@@ -4,11 +4,8 @@ from collections.abc import Iterable
 from functools import cache, partial
 from typing import NamedTuple
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from batchscope.errors import counted
-from batchscope.provenance.expected import expected_sizes
+from batchscope.provenance.expected import count_training_examples, expected_sizes
 from batchscope.provenance.jobs import JobFile
 from batchscope.provenance.stages import verb_of
 from batchscope.statistics.horizon import Horizon, Setting, horizons, lr_sum, warnings
@@ -98,7 +95,6 @@ def _in_words(budget: BudgetSpec) -> str:
 def training_examples(jobs: JobFile) -> tuple[int | None, bool]:
     """Size of the train split, and whether it is that of the split on disk; else what is expected, or None."""
     if jobs.layout.split.is_file():
-        names = pq.read_table(jobs.layout.split, columns=["split"])["split"]
-        return int(pc.sum(pc.equal(names, "train")).as_py()), True
+        return count_training_examples(jobs.layout), True
     expected = expected_sizes(jobs)
     return None if expected is None else expected.train, False

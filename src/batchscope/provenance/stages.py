@@ -89,10 +89,20 @@ def stale_jobs(layout: Layout, specs: Mapping[str, str], codes: Mapping[str, str
     """
     for job, spec in specs.items():
         record = read_record(layout.record(job))
-        if record and (record["code"] != codes[verb_of(job)] or fingerprint_of(record) != spec):
+        if record and not _is_of(record, spec, codes[verb_of(job)]):
             output = layout.study / STAGES[verb_of(job)].output.format(subject_of(job))
             if output.exists():
                 yield job, str(output)
+
+
+def is_current(layout: Layout, job: str, spec: str, code: str) -> bool:
+    """Whether a job's files were made of this spec, by its fingerprint, and of this code."""
+    record = read_record(layout.record(job))
+    return record is not None and _is_of(record, spec, code)
+
+
+def _is_of(record: JobRecord, spec: str, code: str) -> bool:
+    return record["code"] == code and fingerprint_of(record) == spec
 
 
 def verb_of(job: str) -> str:

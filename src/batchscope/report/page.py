@@ -78,6 +78,7 @@ def _context(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, obje
         "study": spec.study,
         "answer": answer(spec, study.results, summary, found),
         "cautions": [
+            *filter(None, [spec.too_large_in_words(study.audit["splits"]["train"]["reviews"])]),
             *cautions(study.results, found.claims if found else [], study.audit, baseline, study.provenance),
             *trust.uncertified_in_words(study.certificates, study.provenance),
             *warnings(study.horizons),

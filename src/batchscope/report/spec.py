@@ -128,6 +128,8 @@ class ReportSpec(FiguresSpec):
 
     study: str
     title: str | None = None
+    too_large: tuple[int, ...] = ()
+    """Target batch sizes of the config that are left out, because there are fewer training examples."""
     data: Data
     models: dict[str, Model]
     budgets: dict[str, Budget]
@@ -137,3 +139,13 @@ class ReportSpec(FiguresSpec):
     engine: str
     tail: str
     determinism: str
+
+    def too_large_in_words(self, examples: int) -> str:
+        """A sentence on the target batch sizes that are left out of a split with so many training examples."""
+        if not self.too_large:
+            return ""
+        one, named = len(self.too_large) == 1, " and ".join(f"{size:,}" for size in self.too_large)
+        return (
+            f"Target batch size{'' if one else 's'} {named} of the config {'is' if one else 'are'} left out: "
+            f"{'it is' if one else 'they are'} above the {examples:,} training examples."
+        )
