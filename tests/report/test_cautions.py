@@ -25,7 +25,8 @@ def told(folder: Path, spec: ReportSpec = SPEC, **story: Any) -> tuple[str, str]
     study = Finished.read(spec, folder)
     found = conclude(study.findings)
     assert found is not None
-    said = cautions(study.results, found.claims, study.audit, study.reviews["baseline"], study.provenance)
+    noted = cautions(study.results, found.claims, study.audit, study.reviews["baseline"], study.provenance)
+    said = [caution.text for caution in noted]
     said += uncertified_in_words(study.certificates, study.provenance)
     told = answer(spec, study.results, summarise(study.results), found)
     return f"{told.headline} {told.sentences[0]}", "\n".join(said)
@@ -105,5 +106,5 @@ def test_a_run_that_collapsed_after_its_best_epoch_is_named(tmp_path: Path) -> N
     said = cautions(late, [], study.audit, study.reviews["baseline"], study.provenance)
     assert (
         "1 of 6 runs did not learn: bert, 16, constant, seed 1 (predicts positive for every test review after"
-        in said[0]
+        in said[0].text
     )

@@ -1,8 +1,11 @@
 """The page: self-contained, escaped, complete, and careful in what it claims."""
 
+import base64
+import hashlib
 import json
 import math
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -56,13 +59,19 @@ def html(study: Path) -> str:
     return (study / "report/index.html").read_text(encoding="utf-8")
 
 
+def without_scripts(html: str) -> str:
+    """The page without the text of its scripts and of their data."""
+    return re.sub(r"(<script[^>]*>).*?(</script>)", r"\1\2", html, flags=re.S)
+
+
 def test_the_page_needs_nothing_but_itself(html: str) -> None:
-    assert "http://" not in html
-    assert "https://" not in html
-    assert "url(" not in html
+    shown = without_scripts(html)
+    assert "http://" not in shown
+    assert "https://" not in shown
+    assert "url(" not in shown
     tags = Tags()
     tags.feed(html)
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags.found}
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in tags.found}
     sources = [attributes["src"] for _, attributes in tags.found if "src" in attributes]
     assert sources
     assert all(source and source.startswith("data:image/") for source in sources)
@@ -72,8 +81,22 @@ def test_the_page_needs_nothing_but_itself(html: str) -> None:
     assert all(link and link.startswith("#") and link[1:] in targets for link in links)
 
 
+def test_the_browser_may_run_the_scripts_of_the_page_and_nothing_else(html: str) -> None:
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    assert policy
+    rules = dict(rule.strip().split(" ", 1) for rule in unescape(policy[1]).split(";"))
+    assert rules["default-src"] == "'none'"
+    ours = re.findall(r"<script>(.*?)</script>", html, flags=re.S)
+    assert ours
+    hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in ours]
+    assert rules["script-src"].split() == hashes
+
+
 def test_hostile_text_stays_text(study: Path, html: str) -> None:
-    assert "<script" not in html
+    assert "pwned" in html
+    shown = re.sub(r"<script>.*?</script>", "", html, flags=re.S)
+    assert all("<" not in data for data in re.findall(r"<script type=[^>]*>(.*?)</script>", shown, flags=re.S))
+    assert "<script>" not in shown
     assert "<b>bold" not in html
     assert html.count("&lt;script&gt;") >= 4
     summary = (study / "report/summary.md").read_text(encoding="utf-8")
@@ -275,7 +298,7 @@ def test_texts_are_called_what_the_config_calls_them(tmp_path: Path) -> None:
     folder = finish(tmp_path, spec, left_out=[("reviews.xlsx", "not read")])
     write_report(spec, folder)
     page = (folder / "report/index.html").read_text(encoding="utf-8")
-    prose = re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.S)
+    prose = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.S)
     own = re.compile(r"My reviews|reviews\.xlsx")
     assert "review" not in own.sub("", prose).lower()
     assert "300 issues" in prose and "issues whose text also appears in train" in prose and "Issues per split" in page

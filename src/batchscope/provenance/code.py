@@ -60,15 +60,19 @@ def describe_code(entry_module: str) -> CodeDescription:
 
     ``modules`` maps a module to its functions, classes, methods and constants and these to hashes of their syntax
     trees; ``""`` is the rest, imports above all. Comments, docstrings and formatting do not count; a changed constant,
-    default or name does. ``templates`` are the files beside a module that renders them, ``libraries`` the releases
-    (major.minor) of those that compute and are imported: of a library that is not installed here, as on a login node,
-    the one that requirements.lock pins.
+    default or name does. ``templates`` are the files beside a module that makes a page of them, ``libraries`` the
+    releases (major.minor) of those that compute and are imported: of a library that is not installed here, as on a
+    login node, the one that requirements.lock pins.
     """
     closure = {name: _source(_module_path(name)) for name in import_closure(entry_module)}
     libraries = {library for source in closure.values() for library in source.libraries}
     return {
         "modules": {name: source.definitions for name, source in closure.items()},
-        "templates": {file.name: file_hash(file) for source in closure.values() for file in source.templates()},
+        "templates": {
+            file.relative_to(source.path.parent).as_posix(): file_hash(file)
+            for source in closure.values()
+            for file in source.templates()
+        },
         "libraries": {library: release for library in sorted(libraries) if (release := _release(library))},
     }
 
@@ -117,8 +121,9 @@ class _Source(NamedTuple):
         return [distribution for name, distribution in LIBRARIES.items() if name in names]
 
     def templates(self) -> list[Path]:
-        """The files in ``templates/`` beside a module that imports jinja2."""
-        return sorted((self.path.parent / "templates").glob("*")) if "jinja2" in self.imports else []
+        """The files below ``templates/`` and ``assets/`` beside a module that imports jinja2."""
+        folders = [self.path.parent / name for name in ("templates", "assets")] if "jinja2" in self.imports else []
+        return sorted(file for folder in folders for file in folder.rglob("*") if file.is_file())
 
 
 def _source(path: Path) -> _Source:

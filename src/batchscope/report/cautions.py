@@ -1,6 +1,7 @@
 """What a reader must keep in mind beside the answer: faulty runs, duplicates, yardsticks, mixed hardware."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -15,23 +16,33 @@ UNBALANCED = 1.5
 """Classes are unbalanced if the most frequent one has this many times its equal share."""
 
 
+class Caution(NamedTuple):
+    """A sentence that a reader must know beside the answer."""
+
+    section: str
+    """The section of the page that shows more of it."""
+    text: str
+    warns: bool = True
+    """Whether it is a warning, and not for comparison alone."""
+
+
 def cautions(
     results: pd.DataFrame, claims: Sequence[Finding], audit: Audit, baseline: Baseline, runs: pd.DataFrame
-) -> list[str]:
+) -> list[Caution]:
     """The sentences that apply to the study, the gravest first.
 
     ``results`` has one row per cell; ``runs`` is ``tables/provenance.csv`` as text.
     """
     own = results[~results.shared]
     found = [
-        faulty_in_words(own, claims),
-        *differing_in_words(runs, claims),
-        duplicates_in_words(audit),
-        balance_in_words(audit),
-        left_out_in_words(audit),
-        yardsticks_in_words(own, audit, baseline),
+        Caution("results", faulty_in_words(own, claims)),
+        *(Caution("trust", sentence) for sentence in differing_in_words(runs, claims)),
+        Caution("trust", duplicates_in_words(audit)),
+        Caution("results", balance_in_words(audit)),
+        Caution("trust", left_out_in_words(audit)),
+        Caution("results", yardsticks_in_words(own, audit, baseline), warns=False),
     ]
-    return [sentence for sentence in found if sentence]
+    return [caution for caution in found if caution.text]
 
 
 def faulty_in_words(results: pd.DataFrame, claims: Sequence[Finding]) -> str:

@@ -49,7 +49,7 @@ def forest_figure(spec: FiguresSpec, findings: Sequence[Finding]) -> Figure:
     height = max(FEWEST_INCHES, INCHES_PER_ROW * (places[-1] + 1 if places else 2)) + 1.25
     figure = Figure(figsize=(7.6, height))
     axis = figure.subplots()
-    margin, sight = spec.claims.margin, _sight(shown, spec.claims.margin)
+    margin, sight = spec.claims.margin, in_sight(shown, spec.claims.margin)
     axis.axvspan(-margin, margin, color=RULE, alpha=0.6, linewidth=0, zorder=0)
     axis.axvline(0, color=MUTED, linewidth=0.9, zorder=1)
     for place, finding in zip(places, shown, strict=True):
@@ -84,7 +84,7 @@ def forest_figure(spec: FiguresSpec, findings: Sequence[Finding]) -> Figure:
     return figure
 
 
-def _sight(findings: Sequence[Finding], margin: float) -> tuple[float, float]:
+def in_sight(findings: Sequence[Finding], margin: float) -> tuple[float, float]:
     """The differences in sight: the margin, zero, and every contrast whose runs all learned."""
     sound = [finding for finding in findings if not finding.faulty] or list(findings)
     low = min([-1.5 * margin, *(finding.low_points for finding in sound)])

@@ -1,26 +1,34 @@
 """The report: one self-contained page and a summary in Markdown, from the study's tables and figures."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from batchscope import __version__
 from batchscope.errors import UserError
 from batchscope.files import write_text
-from batchscope.report import calibration, insight, sections, trust, verdicts
+from batchscope.report import assets, calibration, insight, messages, sections, trust, verdicts
 from batchscope.report.answer import answer
 from batchscope.report.branches import branches_in_words, branches_table
 from batchscope.report.budgets import budgets_section
 from batchscope.report.catalogue import attention_cells, suffix
-from batchscope.report.cautions import balance_in_words, cautions
+from batchscope.report.cautions import Caution, balance_in_words, cautions
+from batchscope.report.embedded_data import json_island
+from batchscope.report.findings import read_csv
 from batchscope.report.finished import Finished
 from batchscope.report.horizon import horizon_table
+from batchscope.report.outline import SECTIONS, colour_rules, filters, header_lines, shown_sections
 from batchscope.report.pictures import Picture, embedded
 from batchscope.report.protocol import protocol_table
 from batchscope.report.spec import ReportSpec
 from batchscope.report.sweep import sweep_section
+from batchscope.report.table import scopes
 from batchscope.report.tables import summarise
+from batchscope.report.visible import visible
 from batchscope.statistics.conclusions import Conclusions, conclude
 from batchscope.statistics.health import faulty_runs
 from batchscope.statistics.horizon import warnings
@@ -29,7 +37,8 @@ from batchscope.wording import Wording
 LONGEST_REVIEW = 900
 MOST_VERDICTS = 8
 """Sentences on contrasts that are in sight; the others unfold."""
-CURVES = ("training_accuracy", "training_loss", "validation_accuracy")
+TRAINING = ("training_accuracy", "training_loss")
+VALIDATION = ("validation_accuracy", "validation_cost")
 
 
 def write_report(spec: ReportSpec, study_folder: Path) -> None:
@@ -39,8 +48,7 @@ def write_report(spec: ReportSpec, study_folder: Path) -> None:
     """
     try:
         study = Finished.read(spec, study_folder)
-        context = _context(study.grid, study, study_folder / "figures")
-        context["sweep"] = _sweep(spec, study, study_folder)
+        context = _context(study.grid, study, study_folder)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename or error} is missing; make the study's tables and figures first") from None
     for name, escaped in (("index.html", True), ("summary.md", False)):
@@ -61,57 +69,105 @@ def wording_of(spec: ReportSpec, study: Finished) -> Wording:
 def _templates(autoescape: bool, wording: Wording) -> Environment:
     loader = PackageLoader("batchscope.report")
     environment = Environment(
-        loader=loader, autoescape=autoescape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["cell"] = markdown_cell
     environment.filters["worded"] = wording.of
+    environment.filters["scopes"] = scopes
     return environment
 
 
-def _context(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, object]:
-    """Everything that the templates show."""
-    found = conclude(study.findings)
+def _shown(value: object) -> object:
+    """What a template writes: text with its control characters visible, and markup of our own as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _context(spec: ReportSpec, study: Finished, folder: Path) -> dict[str, object]:
+    """Everything that the templates show. ``spec`` is the grid as the sweeps chose it."""
+    found, figures = conclude(study.findings), folder / "figures"
     summary, cost = summarise(study.results), study.results[~study.results.shared]
     baseline = study.reviews["baseline"]
-    return {
-        "title": spec.title or spec.study,
-        "study": spec.study,
+    too_large = spec.too_large_in_words(study.audit["splits"]["train"]["reviews"])
+    said = [
+        *([Caution("results", too_large)] if too_large else []),
+        *cautions(study.results, found.claims if found else [], study.audit, baseline, study.provenance),
+        *(Caution("trust", one) for one in trust.uncertified_in_words(study.certificates, study.provenance)),
+        *(Caution("fair", one) for one in warnings(study.horizons)),
+    ]
+    context: dict[str, object] = {
         "answer": answer(spec, study.results, summary, found),
-        "cautions": [
-            *filter(None, [spec.too_large_in_words(study.audit["splits"]["train"]["reviews"])]),
-            *cautions(study.results, found.claims if found else [], study.audit, baseline, study.provenance),
-            *trust.uncertified_in_words(study.certificates, study.provenance),
-            *warnings(study.horizons),
-        ],
+        "cautions": said,
         "horizon": horizon_table(study.horizons),
         "protocol": protocol_table(spec, summary, cost, study.audit),
         "results": sections.results_tables(spec, summary, baseline),
         "budgets": budgets_section(spec, summary),
         "contrasts": _contrasts(spec, study, found, figures) if found else None,
+        "sweep": _sweep(spec, study, folder),
         "accuracy": embedded(figures, "accuracy"),
-        "training": [
-            (title, _curves(spec, figures, f"{model}{suffix(spec, budget)}")) for title, model, budget in _titles(spec)
-        ],
+        "training": _curves(spec, figures, TRAINING),
+        "validation": _curves(spec, figures, VALIDATION),
         "noise": _noise(spec, study, figures) if spec.shows_noise else None,
-        "calibration": calibration.calibration_section(spec, figures.parent) if spec.calibration else None,
-        "cost": sections.cost_table(cost),
+        "calibration": calibration.calibration_section(spec, folder) if spec.calibration else None,
+        "cost_table": sections.cost_table(cost),
         "cost_figure": embedded(figures, "cost"),
         "quality_cost_figure": embedded(figures, "quality_cost"),
+        "attention": _attention(spec, study, figures),
+        "messages": _messages(spec, study, summary, found, folder),
         **_classes(study, summary),
-        **_attention(spec, study, figures),
         **_trust(spec, study),
+    }
+    return context | _shell(spec, study, context, said)
+
+
+def _shell(spec: ReportSpec, study: Finished, context: Mapping[str, object], said: list[Caution]) -> dict[str, object]:
+    """What holds the sections together: header, filters, styles and scripts."""
+    return {
+        "title": spec.title or spec.study,
+        "study": spec.study,
+        "version": __version__,
+        "header": header_lines(spec, study),
+        "sections": shown_sections(context, said),
+        "titles": {section.name: section.title for section in SECTIONS},
+        "filters": filters(spec),
+        "legend": [f"{size:,}" for size in sorted(spec.batch_sizes)],
+        "most_claims": MOST_VERDICTS,
+        "colours": colour_rules(spec),
+        "style": assets.style(),
+        "scripts": assets.scripts(),
+        "content_policy": assets.content_policy(),
+        "islands": [json_island("batches", [str(size) for size in sorted(spec.batch_sizes)])],
+    }
+
+
+def _messages(
+    spec: ReportSpec, study: Finished, summary: pd.DataFrame, found: Conclusions | None, folder: Path
+) -> dict[str, str]:
+    """The titles of the charts."""
+    runs = read_csv(folder / "tables", "calibration") if spec.calibration else None
+    return {
+        "accuracy": messages.accuracy_message(spec, found),
+        "fair": messages.fair_message(spec, summary),
+        "sweep": messages.sweep_message(study.choices),
+        "noise": messages.noise_message(study.noise_scale),
+        "cost": messages.cost_message(study.results),
+        "calibration": messages.calibration_message(runs) if runs is not None else "",
     }
 
 
 def _contrasts(spec: ReportSpec, study: Finished, found: Conclusions, figures: Path) -> dict[str, object]:
     """Verdicts, the forest plot and the tables behind them."""
-    several, reasons = len({cell.budget for cell in spec.cells}) > 1, faulty_runs(study.results)
-    said = [verdicts.verdict_in_words(finding, spec.claims, reasons, several) for finding in found.claims]
+    several, reasons = spec.several_budgets, faulty_runs(study.results)
     seeds, wording = not found.one_seed, wording_of(spec, study)
     return {
         "figure": embedded(figures, "contrasts"),
-        "verdicts": said[:MOST_VERDICTS],
-        "more_verdicts": said[MOST_VERDICTS:],
+        "message": messages.forest_message(found.claims),
+        "claims": [verdicts.claim_in_short(finding, spec.claims, reasons, several) for finding in found.claims],
+        "about": verdicts.family_in_words(found.claims, spec.claims),
         "table": verdicts.findings_table(study.findings, several, wording),
         "components": verdicts.components_table(study.findings, several, wording) if seeds else None,
         "trends": verdicts.trends_table(study.trends, several) if study.trends else None,
@@ -151,9 +207,13 @@ def _titles(spec: ReportSpec) -> list[tuple[str, str, str]]:
     ]
 
 
-def _curves(spec: ReportSpec, figures: Path, end: str) -> list[tuple[str, Picture]]:
-    names = [*CURVES, *(["validation_cost"] if spec.validates_within_epochs else [])]
-    return [(what, embedded(figures, f"{what}_{end}")) for what in names]
+def _curves(spec: ReportSpec, figures: Path, names: tuple[str, ...]) -> list[tuple[str, list[tuple[str, Picture]]]]:
+    """Heading of every model and budget → the figures of these names that the study has."""
+    there = [name for name in names if name != "validation_cost" or spec.validates_within_epochs]
+    return [
+        (title, [(name, embedded(figures, f"{name}_{model}{suffix(spec, budget)}")) for name in there])
+        for title, model, budget in _titles(spec)
+    ]
 
 
 def _noise(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, object]:
@@ -180,9 +240,9 @@ def _attention(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, ob
     shown = [model for model in spec.model_names if model not in reasons]
     found = {review["name"]: review for review in study.reviews["reviews"]}
     return {
-        "attention": insight.attention_table(spec, study.measures),
-        "attention_rule": study.reviews["rule"],
-        "attention_reasons": [f"{model}: {reason}" for model, reason in reasons.items()],
+        "table": insight.attention_table(spec, study.measures),
+        "rule": study.reviews["rule"],
+        "reasons": [f"{model}: {reason}" for model, reason in reasons.items()],
         "reviews": [
             {
                 "title": found[name]["title"],

@@ -42,10 +42,13 @@ POLICY_LINES: tuple[LineStyleType, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0
 
 BATCH_SCALE = LinearSegmentedColormap.from_list("batch", ["#e3a21a", "#cf5c46", "#8a2f6b", "#241d57"])
 """Small to large batch: darkness rises steadily, so the order survives grey print and colour blindness."""
+DARK_BATCH_SCALE = LinearSegmentedColormap.from_list("dark batch", ["#ffd98a", "#f2937a", "#d479b4", "#8f8cf0"])
+"""The same hues on dark paper; lightness falls from small to large as well."""
 ATTENTION_SCALE = LinearSegmentedColormap.from_list(
     "attention", ["#fdfcf7", "#dcebe4", "#94c8c2", "#4896ab", "#235f8c", "#15284f"]
 )
-SWEEP_SCALE = LinearSegmentedColormap.from_list("sweep", ["#fdfbf5", "#c9dfc4", "#6fae97", "#2d7183", "#1c3a5e"])
+SWEEP_COLOURS = ("#fdfbf5", "#c9dfc4", "#6fae97", "#2d7183", "#1c3a5e")
+SWEEP_SCALE = LinearSegmentedColormap.from_list("sweep", SWEEP_COLOURS)
 """Low to high validation accuracy."""
 NOT_ALLOWED: dict[str, Any] = {"facecolor": "#e4e2dd", "edgecolor": "#b3afa6", "hatch": "//////", "linewidth": 0.0}
 """How cells look that a sliding layer leaves out: grey and hatched, on no colour scale."""
@@ -96,6 +99,14 @@ def batch_colours(spec: FiguresSpec) -> dict[int, str]:
     if spec.palette:
         return dict(zip(sizes, spec.palette, strict=False))
     return {size: to_hex(BATCH_SCALE(rank / max(1, len(sizes) - 1))) for rank, size in enumerate(sorted(sizes))}
+
+
+def dark_batch_colours(spec: FiguresSpec) -> dict[int, str]:
+    """Target batch size → colour on dark paper; those of ``report.palette`` are kept as they are."""
+    sizes = sorted(spec.batch_sizes)
+    if spec.palette:
+        return batch_colours(spec)
+    return {size: to_hex(DARK_BATCH_SCALE(rank / max(1, len(sizes) - 1))) for rank, size in enumerate(sizes)}
 
 
 class PolicyMark(NamedTuple):

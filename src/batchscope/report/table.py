@@ -1,11 +1,17 @@
 """A table of the page and of the summary, as text: both render the same ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import pandas as pd
 
 R = TypeVar("R")
+
+
+Scope = Mapping[str, Sequence[str]]
+"""Filter of the page, such as ``batch``, → the values that a row or a mark is about."""
+FILTERED = {"model": "model", "LR policy": "policy", "#batch size": "batch", "budget": "budget", "#seed": "seed"}
+"""Column of a table → the filter of the page that it answers to."""
 
 
 class Table(NamedTuple):
@@ -14,6 +20,16 @@ class Table(NamedTuple):
     columns: list[str]
     rows: list[list[str]]
     caption: str = ""
+    scopes: Sequence[Scope] = ()
+    """What each row is about, where its cells in the columns of ``FILTERED`` do not say it."""
+
+
+def scopes(table: Table) -> list[Scope]:
+    """What every row is about: the filters of the page hide those of which a value is not selected."""
+    if table.scopes:
+        return list(table.scopes)
+    places = {FILTERED[column]: place for place, column in enumerate(table.columns) if column in FILTERED}
+    return [{key: [row[place].replace(",", "")] for key, place in places.items()} for row in table.rows]
 
 
 def by_policy(frame: pd.DataFrame) -> pd.DataFrame:

@@ -124,7 +124,12 @@ def runs_table(runs: pd.DataFrame) -> Table:
         + [run.git_revision[:12] or "–", run.reused_from or "–"]
         for run in runs.itertuples()
     ]
-    return Table(columns, rows)
+    about = [
+        {"model": [run.model], "policy": [run.lr_policy], "budget": [run.budget], "seed": [run.seed]}
+        | {"batch": [run.target_batch_size]}
+        for run in runs.itertuples()
+    ]
+    return Table(columns, rows, scopes=about)
 
 
 def _values(runs: pd.DataFrame, name: str) -> str:

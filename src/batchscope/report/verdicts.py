@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
 from batchscope.config.claims import Claims
 from batchscope.errors import counted
-from batchscope.report.numbers import p_equals, p_value, points
-from batchscope.report.table import Table
+from batchscope.report.numbers import p_equals, p_value, percent, points
+from batchscope.report.table import Scope, Table
 from batchscope.report.trust import run_in_words
 from batchscope.statistics.conclusions import Design
-from batchscope.statistics.records import Finding, Trend
+from batchscope.statistics.records import Finding, Trend, Verdict
 from batchscope.wording import Wording
 
 ESTIMANDS = {
@@ -54,6 +55,58 @@ def verdict_in_words(finding: Finding, claims: Claims, reasons: Mapping[str, str
     if finding.verdict == "underpowered":
         said += f" {lacking_in_words(finding, claims)}"
     return said
+
+
+class Claim(NamedTuple):
+    """A verdict of the list beside the forest plot."""
+
+    glyph: str
+    look: str
+    """Name of its class in the style sheet."""
+    verdict: str
+    what: str
+    difference: str
+    """In points; a dash without a verdict."""
+    sentence: str
+    scope: Scope
+
+
+GLYPHS: dict[Verdict, tuple[str, str]] = {
+    "different": ("◆", "different"),
+    "equivalent": ("●", "equivalent"),
+    "undecided": ("○", "undecided"),
+    "underpowered": ("□", "underpowered"),
+    "did not learn": ("✕", "faulty"),
+}
+"""Verdict → the mark that the forest plot gives it, and its class in the style sheet."""
+
+
+def claim_in_short(finding: Finding, claims: Claims, reasons: Mapping[str, str], with_budget: bool) -> Claim:
+    """One contrast for the list of verdicts; ``reasons`` as in ``verdict_in_words``."""
+    assert finding.verdict is not None
+    glyph, look = GLYPHS[finding.verdict]
+    difference = DASH if finding.verdict == "did not learn" else points(finding.difference_points)
+    said = verdict_in_words(finding, claims, reasons, with_budget)
+    what = contrast_in_words(finding, with_budget)
+    return Claim(glyph, look, str(finding.verdict), what, difference, said, scope_of(finding))
+
+
+def scope_of(finding: Finding) -> Scope:
+    """What a contrast is about: its own levels, and those beside them."""
+    levels = [level.partition("@")[0] for level in (finding.level_from, finding.level_to)]
+    found = {"model": [finding.model], "policy": [finding.lr_policy], "budget": [finding.budget]}
+    found["batch"] = list(dict.fromkeys([str(finding.batch_from), str(finding.batch_to)]))
+    if finding.factor != "batch_size":
+        found[{"lr_policy": "policy"}.get(finding.factor, finding.factor)] = levels
+    return {key: values for key, values in found.items() if values != [""]}
+
+
+def family_in_words(findings: Sequence[Finding], claims: Claims) -> str:
+    """What the verdicts are about, below their list."""
+    about = " and ".join(dict.fromkeys(ESTIMANDS[finding.estimand] for finding in findings))
+    tests = " and ".join(dict.fromkeys(f"{finding.tests:,}" for finding in findings))
+    said = f"Differences in points of test accuracy, for {about}. Holm's correction over {tests} contrasts at "
+    return said + f"{percent(claims.level, 0)}; equivalent: within {claims.margin:g} points."
 
 
 def _subject(finding: Finding) -> str:
@@ -162,7 +215,7 @@ def findings_table(findings: Sequence[Finding], with_budget: bool, wording: Word
         "estimand. Finds: the smallest true difference that a contrast finds with the wanted power. Needs more: for "
     )
     note += "the margin, seeds with these reviews or test reviews with these seeds."
-    return Table(columns, rows, note)
+    return Table(columns, rows, note, [scope_of(finding) for finding in findings])
 
 
 def _lacking(finding: Finding) -> str:
@@ -178,28 +231,33 @@ def pairs_table(pairs: pd.DataFrame, with_budget: bool, wording: Wording) -> Tab
     """All pairs of batch sizes, as description; ``pairs`` is ``tables/pairs.parquet``."""
     columns = ["model", "LR policy", *(["budget"] if with_budget else []), "#batch sizes", "#difference, points"]
     columns += ["#95% interval", "estimand", "#p"]
-    rows = []
+    rows: list[list[str]] = []
+    about: list[Scope] = []
     for row in pairs.to_dict("records"):
         sizes = f"{int(row['level_from']):,} {ARROW} {int(row['level_to']):,}"
         interval = f"{points(row['low_points'])} to {points(row['high_points'])}"
         where = [row["model"], row["lr_policy"], *([row["budget"]] if with_budget else [])]
         shown = [points(row["difference_points"]), interval, wording.of(ESTIMANDS[row["estimand"]]), _p(row["p"])]
         rows.append([*where, sizes, *shown])
+        place = {"model": [row["model"]], "policy": [row["lr_policy"]], "budget": [row["budget"]]}
+        about.append(place | {"batch": [str(int(row["level_from"])), str(int(row["level_to"]))]})
     note = "Every pair, to describe: no correction for their number, and no verdict. tables/pairs_by_seed.csv compares "
     note += "the two runs of each seed, with the exact and the mid-p McNemar test."
-    return Table(columns, rows, note)
+    return Table(columns, rows, note, about)
 
 
 def components_table(findings: Sequence[Finding], with_budget: bool, wording: Wording) -> Table:
     """Where the scatter of each contrast comes from, and the bootstrap beside its interval."""
     columns = ["contrast", "#SD over seeds", "#by chance", "#seed", f"#{wording.one} × level", "#residual"]
-    rows = []
+    rows: list[list[str]] = []
+    about: list[Scope] = []
     for one in findings:
         if one.estimand == "population":
             per_seed = [one.seed_sd_points, one.chance_sd_points, one.sd_seed]
             row = [contrast_in_words(one, with_budget), *(f"{value:.2f}" for value in per_seed)]
             row += [f"{one.sd_review:.1f}", f"{one.sd_residual:.1f}", interval_in_words(one)]
             rows.append([*row, f"{points(one.bootstrap_low_points)} to {points(one.bootstrap_high_points)}"])
+            about.append(scope_of(one))
     note = (
         "In points. SD over seeds: of a seed's difference over all reviews. By chance: what stable classifiers show, "
     )
@@ -209,7 +267,7 @@ def components_table(findings: Sequence[Finding], with_budget: bool, wording: Wo
         "of the interval. With few seeds it errs both ways: it shows too little of the seeds' scatter and counts the "
     )
     note += "residual twice."
-    return Table([*columns, "#95% interval", "#bootstrap"], rows, note)
+    return Table([*columns, "#95% interval", "#bootstrap"], rows, note, about)
 
 
 def trends_table(trends: Sequence[Trend], with_budget: bool) -> Table:
