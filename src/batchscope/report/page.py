@@ -11,7 +11,7 @@ from markupsafe import Markup
 from batchscope import __version__
 from batchscope.errors import UserError
 from batchscope.files import write_text
-from batchscope.report import assets, calibration, insight, messages, sections, trust, verdicts
+from batchscope.report import calibration, inlined, insight, messages, sections, trust, verdicts
 from batchscope.report.answer import answer
 from batchscope.report.branches import branches_in_words, branches_table
 from batchscope.report.budgets import budgets_section
@@ -137,9 +137,9 @@ def _shell(spec: ReportSpec, study: Finished, context: Mapping[str, object], sai
         "legend": [f"{size:,}" for size in sorted(spec.batch_sizes)],
         "most_claims": MOST_VERDICTS,
         "colours": colour_rules(spec),
-        "style": assets.style(),
-        "scripts": assets.scripts(),
-        "content_policy": assets.content_policy(),
+        "style": inlined.style(),
+        "scripts": inlined.scripts(),
+        "content_policy": inlined.content_policy(),
         "islands": [json_island("batches", [str(size) for size in sorted(spec.batch_sizes)])],
     }
 
