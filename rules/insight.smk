@@ -1,4 +1,4 @@
-# Measures of finished runs that train nothing: attention over many reviews, calibration, errors.
+# Measures of finished runs that train nothing: attention over many reviews, calibration, errors, geometry of the loss.
 
 
 rule attention_measures:
@@ -135,3 +135,80 @@ rule errors:
         "tell the errors"
     shell:
         command("errors")
+
+
+rule geometry_measures:
+    input:
+        train=rules.tokenize.output.train,
+        best=rules.train.output.best,
+        last=rules.train.output.last,
+    output:
+        f"{RUN}/geometry.json",
+    log:
+        f"{STUDY_FOLDER}/logs/geometry_measures/{RUN_NAME}.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/geometry_measures/{RUN_NAME}.tsv"
+    conda:
+        "../envs/train.yaml"
+    threads: STUDY.model_threads
+    resources:
+        mem_mb=growing(16000),
+        runtime=growing(240),
+        gpu=GPU,
+    params:
+        spec=STUDY.geometry_measures_spec().fingerprint(),
+        code=CODE["geometry_measures"],
+        jobs=job_file,
+    message:
+        f"measure the loss around {RUN_IN_WORDS}"
+    shell:
+        command(f"geometry_measures/{RUN_OF_JOB}", "--threads {threads}")
+
+
+rule geometry:
+    input:
+        of_all_runs("geometry.json"),
+        of_all_runs("checkpoints/best.safetensors"),
+        of_all_runs("history.jsonl"),
+        of_all_runs("metrics.json"),
+        expand(f"{TOKENS}/train.arrow", model=STUDY.models),
+    output:
+        runs=report(
+            update(f"{STUDY_FOLDER}/tables/geometry.csv"),
+            category="Loss geometry",
+            labels={"models": "all", "shows": "every checkpoint", "format": "table"},
+            caption="../workflow/report/geometry.rst",
+        ),
+        correlations=report(
+            update(f"{STUDY_FOLDER}/tables/geometry_correlations.csv"),
+            category="Loss geometry",
+            labels={
+                "models": "all",
+                "shows": "sharpness and accuracy",
+                "format": "table",
+            },
+            caption="../workflow/report/geometry_correlations.rst",
+        ),
+        others=[
+            update(f"{STUDY_FOLDER}/tables/geometry_{name}.csv")
+            for name in ("pairs", "paths", "ratio")
+        ],
+    log:
+        f"{STUDY_FOLDER}/logs/geometry.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/geometry.tsv"
+    conda:
+        "../envs/train.yaml"
+    threads: STUDY.model_threads
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(240),
+        gpu=GPU,
+    params:
+        spec=SPECS.get("geometry"),
+        code=CODE["geometry"],
+        jobs=job_file,
+    message:
+        "compare the weights of the runs"
+    shell:
+        command("geometry", "--threads {threads}")

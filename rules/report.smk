@@ -60,6 +60,7 @@ rule figures:
         f"{STUDY_FOLDER}/tables/history.parquet",
         f"{STUDY_FOLDER}/tables/branches.csv" if BRANCHED_RUNS else [],
         rules.calibration.output if STUDY.insight.calibration.enabled else [],
+        rules.geometry.output if STUDY.insight.geometry.enabled else [],
         of_all_runs("attention/attention.npz"),
         of_all_runs("attention/measures.json"),
     output:
@@ -99,6 +100,7 @@ rule page:
         calibration=(
             rules.calibration.output if STUDY.insight.calibration.enabled else []
         ),
+        geometry=rules.geometry.output if STUDY.insight.geometry.enabled else [],
         figures=rules.figures.output,
         reviews=rules.reviews.output,
         audit=rules.audit.output,

@@ -275,6 +275,10 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
         of(["attention_measures"]) | {"divergence"},
     ),
     "insight.errors switched on": (setting(insight={"errors": {"enabled": True}}), {"errors"}),
+    "insight.geometry switched on": (
+        setting(insight={"geometry": {"enabled": True}}),
+        of(["geometry_measures"]) | {"geometry", "figures", "report"},
+    ),
     "insight.calibration.bins changed": (
         setting(insight={"calibration": {"bins": 10}}),
         {"calibration", "figures", "report"},
@@ -335,6 +339,7 @@ SENTENCES = {
     "measure the calibration": "calibration",
     "tell the errors": "errors",
     "compare the attention of the runs": "divergence",
+    "compare the weights of the runs": "geometry",
     "compile the tables": "tables",
     "draw the figures": "figures",
 }
@@ -344,6 +349,7 @@ VERBS = {
     "draw the attention maps of": "maps",
     "tokenize for": "tokenize",
     "measure the attention of": "attention_measures",
+    "measure the loss around": "geometry_measures",
 }
 OF_RUN = re.compile(r"(.*) (\S+), target batch size (\d+), (\S+) LR,(?: budget (\S+),)? seed (\d+)")
 

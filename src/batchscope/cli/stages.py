@@ -298,6 +298,30 @@ def errors(task: Task) -> Work:
     return lambda: measure_errors(task.jobs.spec(task.name, ErrorsSpec), task.layout.study)
 
 
+def geometry_measures(task: Task) -> Work:
+    """Measure the training loss around a run's checkpoints: sharpness, curvature, distance from the start."""
+    from batchscope.hardware.device import use_threads
+    from batchscope.insight.geometry_measures import measure_geometry
+    from batchscope.insight.spec import GeometryMeasuresSpec
+    from batchscope.training.spec import TrainSpec
+
+    use_threads(task.threads)
+    spec, training = task.jobs.spec(task.name, GeometryMeasuresSpec), task.jobs.spec(f"train/{task.subject}", TrainSpec)
+    start = training.model, training.seed
+    return lambda: measure_geometry(spec, start, task.tokens, task.run, task.jobs.settings.device)
+
+
+def geometry(task: Task) -> Work:
+    """Compare the weights of runs, and ask whether sharpness says more of accuracy than the learning rates do."""
+    from batchscope.hardware.device import use_threads
+    from batchscope.insight.geometry import compare_geometry
+    from batchscope.insight.spec import GeometrySpec
+
+    use_threads(task.threads)
+    spec = task.jobs.spec(task.name, GeometrySpec)
+    return lambda: compare_geometry(spec, task.layout.study, task.jobs.settings.device)
+
+
 def tables(task: Task) -> Work:
     """Compile the tables of a study."""
     from batchscope.report.spec import TablesSpec
@@ -325,9 +349,12 @@ def report(task: Task) -> Work:
 VERBS: dict[str, Callable[[Task], Work]] = {
     verb.__name__: verb
     for verb in (corpus, split, tokenize, audit, reviews, train, branch, certify, evaluate, track, attention, maps)
-    + (attention_measures, divergence, calibration, errors, tables, figures, report)
+    + (attention_measures, divergence, calibration, errors, geometry_measures, geometry, tables, figures, report)
 }
-RUNS_A_MODEL = ("train", "branch", "certify", "evaluate", "attention", "attention_measures", "divergence")
+RUNS_A_MODEL = ("train", "branch", "certify", "evaluate", "attention", "attention_measures", "divergence") + (
+    "geometry_measures",
+    "geometry",
+)
 
 
 def is_done(task: Task) -> bool:

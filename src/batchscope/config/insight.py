@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from batchscope.config.section import PositiveInt, Section
+from batchscope.config.section import PositiveFloat, PositiveInt, Section
 
 
 class CalibrationSettings(Section):
@@ -34,6 +34,33 @@ class ErrorSettings(Section):
     """Tell every test review's errors over all runs, and whether the batch size or the seed decides them."""
 
 
+class GeometrySettings(Section):
+    """The training loss around the checkpoints: sharpness, curvature, and what lies between two runs."""
+
+    enabled: bool = False
+    """Measure every run's best and last checkpoint, and compare runs. The Hessian takes most of the time."""
+    examples: PositiveInt = 256
+    """Training examples that it is measured on, the same for every run; all of them if there are fewer."""
+    noise: PositiveFloat = 0.005
+    """Average-case sharpness: standard deviation of the Gaussian noise on every weight."""
+    draws: PositiveInt = 5
+    """Average-case sharpness: draws of the noise, each used with both signs."""
+    radius: PositiveFloat = 0.05
+    """One-step sharpness: length of the step along the gradient."""
+    adaptive_radius: PositiveFloat = 0.5
+    """Adaptive sharpness: length of the step where every weight is measured in units of its size."""
+    ascent_steps: PositiveInt = 3
+    """Adaptive sharpness: steps of the ascent."""
+    eigenvalues: Annotated[int, Field(ge=0, le=20)] = 2
+    """Largest eigenvalues of the Hessian; 0 leaves it out."""
+    hessian_products: PositiveInt = 50
+    """Hessian-vector products after which Lanczos stops; eigenvalues that have not converged are named as missing."""
+    pairs: PositiveInt = 9
+    """Most pairs of batch sizes, and most pairs of seeds, that are compared within a model, LR policy and budget."""
+    path_points: Annotated[int, Field(ge=3)] = 11
+    """Points of the line between two runs at which the loss is measured, the ends included."""
+
+
 class Insight(Section):
     """What is measured of finished runs. Changing it does not retrain anything."""
 
@@ -43,3 +70,5 @@ class Insight(Section):
     """Calibration: whether the probabilities mean what they say."""
     errors: ErrorSettings = ErrorSettings()
     """The errors on the test reviews."""
+    geometry: GeometrySettings = GeometrySettings()
+    """The training loss around the checkpoints: sharpness, curvature, and what lies between two runs."""

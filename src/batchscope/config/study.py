@@ -20,7 +20,15 @@ from batchscope.data.layout import counted_files
 from batchscope.data.spec import CorpusSpec, ReviewsSpec, SplitSpec, SyntheticSpec, TokensSpec
 from batchscope.errors import UserError
 from batchscope.evaluation.spec import EvaluationSpec
-from batchscope.insight.spec import AttentionMeasuresSpec, AttentionSpec, CalibrationSpec, DivergenceSpec, ErrorsSpec
+from batchscope.insight.spec import (
+    AttentionMeasuresSpec,
+    AttentionSpec,
+    CalibrationSpec,
+    DivergenceSpec,
+    ErrorsSpec,
+    GeometryMeasuresSpec,
+    GeometrySpec,
+)
 from batchscope.provenance.fingerprint import content_hash
 from batchscope.provenance.layout import run_path
 from batchscope.provenance.spec import Spec
@@ -297,6 +305,21 @@ class Study(Config):
         """What the divergence of the runs' attention depends on besides their checkpoints and tokens."""
         return DivergenceSpec(cells=self.tables_spec(memory).cells, reviews=self.insight.attention.divergence_reviews)
 
+    def geometry_measures_spec(self) -> GeometryMeasuresSpec:
+        """What the geometry of a run's checkpoints depends on besides checkpoints and tokens."""
+        settings = self.insight.geometry.model_dump()
+        return GeometryMeasuresSpec(**{name: settings[name] for name in GeometryMeasuresSpec.model_fields})
+
+    def geometry_spec(self, memory: Path | None = None) -> GeometrySpec:
+        """What the comparison of the runs' weights depends on besides their files."""
+        settings = self.insight.geometry
+        return GeometrySpec(
+            cells=self.tables_spec(memory).cells,
+            examples=settings.examples,
+            pairs=settings.pairs,
+            path_points=settings.path_points,
+        )
+
     def figures_spec(self, memory: Path | None = None) -> FiguresSpec:
         """What the figures depend on besides tables and attention: the grid, what is drawn, the colours."""
         tables = self.tables_spec(memory)
@@ -308,6 +331,7 @@ class Study(Config):
             select_from=self.select_from,
             palette=tuple(self.report.palette),
             calibration=self.insight.calibration.enabled,
+            geometry=self.insight.geometry.enabled,
             words=self.data.wording,
         )
 
@@ -382,6 +406,10 @@ class Study(Config):
             specs["divergence"] = self.divergence_spec(memory)
             measures = self.attention_measures_spec()
             specs |= {f"attention_measures/{cell.path}": measures for cell in self.train_specs(memory)}
+        if self.insight.geometry.enabled:
+            specs["geometry"] = self.geometry_spec(memory)
+            around = self.geometry_measures_spec()
+            specs |= {f"geometry_measures/{cell.path}": around for cell in self.train_specs(memory)}
         return specs
 
     @property

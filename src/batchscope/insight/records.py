@@ -1,4 +1,4 @@
-"""The file ``attention/measures.json`` of a run, and what is made of one text. Pure, no torch."""
+"""The files ``attention/*.json`` and ``geometry.json`` of a run, and what is made of one text. Pure, no torch."""
 
 from typing import NamedTuple, NotRequired, TypedDict
 
@@ -95,6 +95,63 @@ class AttentionOfRun(TypedDict):
     """Class of input tokens → its share of the pooled attention rollout over that of uniform attention."""
     reason: NotRequired[str]
     """Why there is no attention of this encoder, in one sentence."""
+
+
+class Sharpness(TypedDict):
+    """How much the loss rises around a checkpoint, in nats. Null where it is not finite."""
+
+    average: float | None
+    """Mean rise under Gaussian noise on every weight."""
+    average_standard_error: float | None
+    """Of that mean, over the draws of the noise; null for one draw."""
+    one_step: float | None
+    """Rise after one step along the gradient (Foret et al. 2021, arXiv 2010.01412)."""
+    adaptive: float | None
+    """Highest rise of a few steps, each weight measured in units of its size (Kwon et al. 2021, arXiv 2102.11600)."""
+
+
+class CheckpointGeometry(TypedDict):
+    """The training loss around one checkpoint, on the fixed examples, without dropout, in float32."""
+
+    epoch: int
+    update: int
+    """Number of the last update before the checkpoint, from 1."""
+    loss: float | None
+    """Mean cross entropy in nats."""
+    correct: int
+    """Examples that are labelled correctly."""
+    gradient_norm: float | None
+    weight_norm: float
+    distance: float | None
+    """‖w − w₀‖ from the weights that the training began with; null where these cannot be had."""
+    logit_size: float
+    """Root mean square of the centred logits."""
+    plain: Sharpness
+    """Of the loss as it is."""
+    normalised: Sharpness
+    """Of the loss of logits whose size is normalised (Andriushchenko et al. 2023, arXiv 2302.07011)."""
+    eigenvalues: list[float]
+    """Largest eigenvalues of the Hessian that converged, the largest first."""
+    hessian_products: int
+    """Hessian-vector products that Lanczos used."""
+    hessian_reason: NotRequired[str]
+    """Why eigenvalues are missing, in one sentence."""
+
+
+class GeometryOfRun(TypedDict):
+    """``geometry.json`` of a run."""
+
+    asked: int
+    """``insight.geometry.examples`` of the config."""
+    examples: int
+    """Training examples measured; fewer than asked where there are no more."""
+    parameters: int
+    """Number of weights."""
+    best: CheckpointGeometry
+    last: CheckpointGeometry
+    """Equal to ``best`` where the best checkpoint is the last."""
+    distance_reason: NotRequired[str]
+    """Why there is no distance from the start, in one sentence."""
 
 
 class Explanation(NamedTuple):

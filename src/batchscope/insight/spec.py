@@ -36,3 +36,27 @@ class CalibrationSpec(Spec):
 
     cells: tuple[GridCell, ...]
     bins: int
+
+
+class GeometryMeasuresSpec(Spec):
+    """What is measured around the checkpoints of a run: the settings of ``insight.geometry``."""
+
+    examples: int
+    noise: float
+    draws: int
+    radius: float
+    adaptive_radius: float
+    ascent_steps: int
+    eigenvalues: int
+    hessian_products: int
+
+
+class GeometrySpec(Spec):
+    """The grid, and how runs are compared."""
+
+    cells: tuple[GridCell, ...]
+    examples: int
+    pairs: int
+    """Most pairs of each kind within one model, LR policy and budget."""
+    path_points: int
+    """Points of the line between two runs, its ends included."""

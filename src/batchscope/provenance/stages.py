@@ -43,6 +43,8 @@ STAGES = {
     "divergence": Stage("batchscope.insight.divergence", "tables/divergence.csv"),
     "calibration": Stage("batchscope.insight.calibration", "tables/calibration.csv"),
     "errors": Stage("batchscope.insight.errors", "tables/errors.csv"),
+    "geometry_measures": Stage("batchscope.insight.geometry_measures", "runs/{}/geometry.json"),
+    "geometry": Stage("batchscope.insight.geometry", "tables/geometry.csv"),
     "tables": Stage("batchscope.report.tables", "tables/summary.csv"),
     "figures": Stage("batchscope.report.figures", "figures/accuracy.png"),
     "report": Stage("batchscope.report.page", "report/index.html"),

@@ -53,6 +53,8 @@ def _figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
                 name = f"reliability_{model}{suffix(spec, budget)}"
                 labels = {"models": f"{model}, {budget}" if spec.several_budgets else model}
                 yield CataloguedFigure(name, "Calibration", labels, "reliability")
+    if spec.geometry:
+        yield from _geometry(spec)
     for model in spec.model_names:
         for budget in spec.budget_names:
             named, end = {"budget": budget} if spec.several_budgets else {}, suffix(spec, budget)
@@ -77,6 +79,23 @@ def _figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
             yield CataloguedFigure(f"attention_{model}_{review}", "Attention over batch sizes", labels, "attention")
     yield CataloguedFigure("cost", "Cost", {"runs": "all"}, "cost")
     yield CataloguedFigure("quality_cost", "Cost", {"runs": "all, against accuracy"}, "quality_cost")
+
+
+def _geometry(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
+    category, whole = "Loss geometry", {"models": "all"}
+    shows = {"shows": "sharpness and accuracy"}
+    yield CataloguedFigure("geometry_correlations", category, whole | shows, "geometry_correlations")
+    for model in spec.model_names:
+        for budget in spec.budget_names:
+            end = suffix(spec, budget)
+            one = {"models": f"{model}, {budget}" if spec.several_budgets else model}
+            yield CataloguedFigure(
+                f"geometry_sharpness_{model}{end}", category, one | {"shows": "sharpness"}, "geometry"
+            )
+            shows = {"shows": "loss between two runs"}
+            yield CataloguedFigure(f"geometry_paths_{model}{end}", category, one | shows, "geometry_paths")
+    shows = {"shows": "similarity of features"}
+    yield CataloguedFigure("geometry_cka", category, whole | shows, "geometry_cka")
 
 
 def suffix(spec: TablesSpec, budget: str) -> str:

@@ -17,6 +17,7 @@ from batchscope.report.catalogue import attention_cells, figure_names, suffix
 from batchscope.report.curves import training_figure, validation_cost_figure, validation_figure
 from batchscope.report.findings import read_csv, read_findings
 from batchscope.report.forest import forest_figure
+from batchscope.report.geometry_figures import geometry_figures
 from batchscope.report.glyphs import printable
 from batchscope.report.maps import (
     ReviewMaps,
@@ -79,6 +80,8 @@ def draw_figures(spec: FiguresSpec, study_folder: Path) -> None:
     drawn["quality_cost"] = quality_cost_figure(spec, results)
     if spec.calibration:
         drawn |= calibration_figures(spec, study_folder / "tables")
+    if spec.geometry:
+        drawn |= geometry_figures(spec, study_folder / "tables")
     for model in spec.model_names:
         for budget in spec.budget_names:
             part, end = spec.of_budget(budget), suffix(spec, budget)

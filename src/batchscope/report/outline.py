@@ -29,6 +29,7 @@ SECTIONS = (
     Section("training", "Training", "loss and accuracy while the models train"),
     Section("attention", "Attention", "what the models look at"),
     Section("calibration", "Calibration", "does 90% sure mean nine of ten?"),
+    Section("geometry", "Geometry", "are the minima of larger batches sharper, and does it matter?"),
     Section("cost", "Cost", "time, memory, energy; quality against cost"),
     Section("trust", "Trust", "certificates, data, provenance of every run, how to read this page"),
 )

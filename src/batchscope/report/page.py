@@ -20,6 +20,7 @@ from batchscope.report.cautions import Caution, balance_in_words, cautions
 from batchscope.report.embedded_data import json_island
 from batchscope.report.findings import read_csv
 from batchscope.report.finished import Finished
+from batchscope.report.geometry import geometry_section
 from batchscope.report.horizon import horizon_table
 from batchscope.report.outline import SECTIONS, colour_rules, filters, header_lines, shown_sections
 from batchscope.report.pictures import Picture, embedded
@@ -113,6 +114,7 @@ def _context(spec: ReportSpec, study: Finished, folder: Path) -> dict[str, objec
         "validation": _curves(spec, figures, VALIDATION),
         "noise": _noise(spec, study, figures) if spec.shows_noise else None,
         "calibration": calibration.calibration_section(spec, folder) if spec.calibration else None,
+        "geometry": geometry_section(spec, folder),
         "cost_table": sections.cost_table(cost),
         "cost_figure": embedded(figures, "cost"),
         "quality_cost_figure": embedded(figures, "quality_cost"),

@@ -111,6 +111,8 @@ class FiguresSpec(TablesSpec):
     """What one text and several are called."""
     calibration: bool
     """Whether the calibration of the runs is measured."""
+    geometry: bool
+    """Whether the loss around the runs' checkpoints is measured."""
 
     @property
     def measures_noise(self) -> bool:
