@@ -26,6 +26,7 @@ FILES: dict[str, type] = {
     f"{RUN}/metrics.json": evaluation.Metrics,
     f"{RUN}/attention/measures.json": insight.AttentionMeasures,
     f"{RUN}/attention/heads.json": insight.AttentionOfRun,
+    f"{RUN}/geometry.json": insight.GeometryOfRun,
     "certificates/{model}.json": certificate.Certificate,
     "fingerprints/{job}.json": provenance.JobRecord,
     "fingerprints/code/{hash}.json": provenance.CodeDescription,
