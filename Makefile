@@ -66,6 +66,9 @@ rulegraph: $(READY_FOR_DOCS) ## draw docs/rulegraph.svg again, after a change of
 	snakemake --configfile config/demo.yaml --rulegraph dot | snakevision --skip-rules all --output docs/rulegraph.svg \
 		--style minimal_width=260 label_font_color=#777777 bridge_color=none
 
+vega: $(READY_FOR_DOCS) ## bundle the Vega runtime of the report's page again, after an upgrade of Altair
+	python docs/bundle_vega.py
+
 picture: demo ## run the demo and renew the picture of the README
 	cp results/demo/figures/accuracy.png docs/demo.png
 
@@ -97,4 +100,4 @@ $(READY_FOR_DOCS): $(READY) requirements-docs.lock
 	$(PIP) install --no-deps --requirement requirements-docs.lock
 	@touch $@
 
-.PHONY: help demo test coverage bench gpu-check lint docs methods site rulegraph picture setup clean
+.PHONY: help demo test coverage bench gpu-check lint docs methods site rulegraph vega picture setup clean

@@ -9,8 +9,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 FOLDER = Path(__file__).parent / "assets"
-SCRIPTS = ("page.js",)
-"""Our scripts, in the order in which they run. One that is named here is inlined."""
+SCRIPTS = ("vega.js", "page.js", "charts.js")
+"""The scripts, in the order in which they run. ``vega.js`` is Vega's own (``make vega``)."""
 
 
 @cache

@@ -10,9 +10,8 @@ from batchscope.report.numbers import listed
 from batchscope.report.spec import ReportSpec
 from batchscope.statistics.budgets import ranking_flips
 from batchscope.statistics.conclusions import Conclusions, with_verdict
-from batchscope.statistics.records import Finding
+from batchscope.statistics.records import Finding, Verdict
 from batchscope.statistics.sweep import Choice
-from batchscope.statistics.verdicts import VERDICTS
 
 
 def accuracy_message(spec: ReportSpec, found: Conclusions | None) -> str:
@@ -71,9 +70,20 @@ def _place(spec: ReportSpec, budget: str) -> str:
 
 
 def forest_message(claims: Sequence[Finding]) -> str:
-    """`2 different, 1 equivalent, of 3 contrasts`."""
-    said = [f"{count} {verdict}" for verdict in VERDICTS if (count := len(with_verdict(claims, verdict)))]
-    return f"{', '.join(said)}, of {counted(len(claims), 'contrast')}"
+    """`Of 8 contrasts, 2 differ, 1 is equivalent and 5 are underpowered`."""
+    counts = {verdict: len(with_verdict(claims, verdict)) for verdict in ORDER}
+    said = [f"{count} {ORDER[verdict][count != 1]}" for verdict, count in counts.items() if count]
+    return f"Of {counted(len(claims), 'contrast')}, {listed(said)}"
+
+
+ORDER: dict[Verdict, tuple[str, str]] = {
+    "different": ("differs", "differ"),
+    "equivalent": ("is equivalent", "are equivalent"),
+    "undecided": ("is undecided", "are undecided"),
+    "underpowered": ("is underpowered", "are underpowered"),
+    "did not learn": ("includes a run that did not learn", "include a run that did not learn"),
+}
+"""Verdict → what is said of one contrast with it, and of several."""
 
 
 def fair_message(spec: ReportSpec, summary: pd.DataFrame) -> str:

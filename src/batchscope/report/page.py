@@ -23,6 +23,7 @@ from batchscope.report.finished import Finished
 from batchscope.report.geometry import geometry_section
 from batchscope.report.horizon import horizon_table
 from batchscope.report.outline import SECTIONS, colour_rules, filters, header_lines, shown_sections
+from batchscope.report.page_charts import chart_islands
 from batchscope.report.pictures import Picture, embedded
 from batchscope.report.protocol import protocol_table
 from batchscope.report.spec import ReportSpec
@@ -123,7 +124,11 @@ def _context(spec: ReportSpec, study: Finished, folder: Path) -> dict[str, objec
         **_classes(study, summary),
         **_trust(spec, study),
     }
-    return context | _shell(spec, study, context, said)
+    islands = [
+        json_island("batches", [str(size) for size in sorted(spec.batch_sizes)]),
+        *chart_islands(spec, study, folder, found),
+    ]
+    return context | {"islands": islands} | _shell(spec, study, context, said)
 
 
 def _shell(spec: ReportSpec, study: Finished, context: Mapping[str, object], said: list[Caution]) -> dict[str, object]:
@@ -142,7 +147,6 @@ def _shell(spec: ReportSpec, study: Finished, context: Mapping[str, object], sai
         "style": inlined.style(),
         "scripts": inlined.scripts(),
         "content_policy": inlined.content_policy(),
-        "islands": [json_island("batches", [str(size) for size in sorted(spec.batch_sizes)])],
     }
 
 

@@ -126,14 +126,14 @@
       heading.replaceChildren(button);
       button.addEventListener("click", () => sortBy(table, place, heading));
     });
-    const end = create("span", { className: "end" }, "copy as ");
+    const tools = create("div", { className: "tools" }, "copy as");
     for (const form of ["TSV", "LaTeX"]) {
       const button = create("button", { type: "button", textContent: form });
       button.setAttribute("aria-label", `copy ${table.parentElement.getAttribute("aria-label")} as ${form}`);
       button.addEventListener("click", () => copy(textOf(table, form), button));
-      end.append(button);
+      tools.append(button);
     }
-    table.parentElement.before(create("div", { className: "tools" }, end));
+    table.parentElement.after(tools);
   }
 
   // A link into a closed section opens it.
