@@ -125,7 +125,7 @@ def runs_table(runs: pd.DataFrame) -> Table:
         for run in runs.itertuples()
     ]
     about = [
-        {"model": [run.model], "policy": [run.lr_policy], "budget": [run.budget], "seed": [run.seed]}
+        {"model": [run.model], "policy": [run.lr_policy.partition("@")[0]], "budget": [run.budget], "seed": [run.seed]}
         | {"batch": [run.target_batch_size]}
         for run in runs.itertuples()
     ]

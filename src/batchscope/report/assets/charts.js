@@ -1,7 +1,7 @@
 /* The page's charts: Vega-Lite specifications and rows that Python made, filtered and redrawn here. */
 "use strict";
 (() => {
-  const { passes, island } = window.batchscope || {};
+  const { passes, island, create } = window.batchscope || {};
   const charts = island && window.vegaEmbed && island("charts");
   if (!charts) return;
   const theme = island("theme");
@@ -9,41 +9,22 @@
     values.map((row) => Object.fromEntries(columns.map((name, place) => [name, row[place]])));
   const runs = objects(island("runs"));
   const cellsOf = new Map();
-  runs.forEach((cell, place) => cellsOf.set(cell.first, [...(cellsOf.get(cell.first) || []), place]));
+  for (const [place, cell] of runs.entries()) cellsOf.set(cell.first, [...(cellsOf.get(cell.first) || []), place]);
   const TIPS = 24;
   const WINDOWS = { none: 1, "3%": 4, "8%": 10, "15%": 18 };
-  const create = (tag, properties = {}, ...children) => {
-    const node = Object.assign(document.createElement(tag), properties);
-    node.append(...children);
-    return node;
-  };
 
   // --------------------------------------------------------------------------------------------------------- rows
 
-  const scopeOf = (row) =>
-    row.scope || Object.fromEntries(["model", "policy", "batch", "budget", "seed"].map((key) => [key, row[key] == null ? null : [row[key]]]));
-  const groupsOf = (rows, key) => {
-    const found = new Map();
-    for (const row of rows) {
-      const name = key(row);
-      if (found.has(name)) found.get(name).push(row);
-      else found.set(name, [row]);
-    }
-    return [...found.values()];
-  };
+  const KEYS = ["model", "policy", "batch", "budget", "seed"];
+  const scopeOf = (row) => row.scope || Object.fromEntries(KEYS.map((key) => [key, row[key] == null ? null : [row[key]]]));
+  const groupsOf = (rows, key) => [...Map.groupBy(rows, key).values()];
   /** Running means over the latest rows of each run: sums divided once. */
   const smoothed = (rows, field, count) => {
     for (const own of groupsOf(rows, (row) => row.run)) {
-      let sum = 0;
-      let n = 0;
+      const sum = (name, latest) => latest.reduce((total, row) => total + row[name], 0);
       own.forEach((row, place) => {
-        sum += row[field];
-        n += row.n;
-        if (place >= count) {
-          sum -= own[place - count][field];
-          n -= own[place - count].n;
-        }
-        row.y = sum / n;
+        const latest = own.slice(Math.max(0, place + 1 - count), place + 1);
+        row.y = sum(field, latest) / sum("n", latest);
       });
     }
   };
@@ -53,10 +34,13 @@
     const cell = (row) => keys.filter((key) => key !== "k").map((key) => row[key]).join("\u0000");
     for (const own of groupsOf(rows, cell)) runsOf.set(cell(own[0]), new Set(own.map((row) => row.run)).size);
     const tips = Math.ceil((1 + rows.reduce((most, row) => Math.max(most, row.k || 0), 0)) / TIPS);
-    const share = (own, name) => own.reduce((sum, row) => sum + row[name], 0) / own.length;
+    const share = (own, name) => (name in own[0] ? own.reduce((sum, row) => sum + row[name], 0) / own.length : undefined);
     return groupsOf(rows, (row) => keys.map((key) => row[key]).join("\u0000"))
       .filter((own) => own.length === runsOf.get(cell(own[0])))
-      .map((own) => ({ ...own[0], kind: "mean", flag: "", seeds: own.length, slot: own[0].middle, tip: own[0].k % tips === 0, x: share(own, "x"), y: share(own, "y") }));
+      .map((own) => ({
+        ...runs[own[0].run], name: "", seed: null, flag: "", kind: "mean", seeds: own.length, slot: own[0].middle,
+        k: own[0].k, tip: own[0].k % tips === 0, x: share(own, "x"), y: share(own, "y"),
+      }));
   };
   /** The rows of a chart that the filters leave, with x and y of the chosen quantities. */
   const rowsOf = (chart, state) => {
@@ -66,7 +50,7 @@
       if (!passes(scopeOf(row))) continue;
       if (state.x) row.x = row[state.x.field];
       if (state.y) row.y = row[state.y.field] / ("n" in row ? row.n : 1);
-      if (state.y && state.y.bound) row.bound = row[state.y.bound];
+      if (state.y?.bound) row.bound = row[state.y.bound];
       rows.push(row);
     }
     if (chart.smooth) smoothed(rows, state.y.field, WINDOWS[state.window]);
@@ -103,7 +87,7 @@
     }
     Object.assign(spec, { width, height: 23 * rows.length + 4, autosize: { type: "fit-x", contains: "padding" }, padding: { left: 0, top: 2, bottom: 2, right: 6 } });
     const limit = Math.min(290, width * 0.46);
-    for (const layer of spec.layer) if (layer.encoding.y && layer.encoding.y.axis) layer.encoding.y.axis.labelLimit = limit;
+    for (const layer of spec.layer) if (layer.encoding.y?.axis) layer.encoding.y.axis.labelLimit = limit;
     if (width > 520) return;
     spec.layer = spec.layer.filter((layer) => layer.mark.type !== "text");
   };
@@ -139,17 +123,17 @@
     save(name, href);
     setTimeout(() => URL.revokeObjectURL(href), 10000);
   };
-  const HIDDEN = ["scope", "order", "run", "slot", "middle", "panel", "panel_order", "cell_panel", "cell_panel_order", "label"];
+  const HIDDEN = ["scope", "order", "run", "first", "slot", "middle", "tip", "panel", "panel_order", "cell_panel", "cell_panel_order", "label"];
   const csvOf = (rows) => {
     const names = [...new Set(rows.flatMap((row) => Object.keys(row)))].filter((name) => !HIDDEN.includes(name) || (name === "label" && !rows[0].name));
     const cell = (value) => (value == null ? "" : /[",\n\r]/.test(value) ? `"${String(value).replace(/"/g, '""')}"` : String(value));
-    return [names, ...rows.map((row) => names.map((name) => row[name]))].map((line) => line.map(cell).join(",")).join("\n") + "\n";
+    return `${[names, ...rows.map((row) => names.map((name) => row[name]))].map((line) => line.map(cell).join(",")).join("\n")}\n`;
   };
 
   // -------------------------------------------------------------------------------------------------------- figures
 
   const select = (name, options, chosen, onChange) => {
-    const node = create("select", {}, ...options.map((text, place) => create("option", { textContent: text, value: place })));
+    const node = create("select", { ariaLabel: name }, ...options.map((text, place) => create("option", { textContent: text, value: place })));
     node.value = options.indexOf(chosen);
     node.addEventListener("change", () => onChange(Number(node.value)));
     return create("label", {}, name, node);
@@ -163,38 +147,27 @@
       return cells.map((run) => ({ ...runs[run], ...row, run, ...(chart.together && { seed: null, flag: "" }) }));
     });
     chart.title = node.querySelector(".message").textContent;
-    chart.caption = (node.querySelector("figcaption") || {}).textContent || "";
+    chart.caption = node.querySelector("figcaption")?.textContent || "";
     const state = { x: chart.x[0], y: chart.y[0], logs: {}, window: "3%" };
-    const area = create("div", { className: "chart-area" });
+    const [area, tools] = ["chart-area", "tools"].map((className) => create("div", { className }));
     const note = create("p", { className: "note" });
-    const tools = create("div", { className: "tools" });
     const figure = { node, dirty: true, seen: false };
-    const redraw = () => {
+    const change = (changes) => {
+      Object.assign(state, changes);
       figure.dirty = true;
       figure.draw();
     };
-    for (const axis of ["y", "x"]) {
+    for (const [axis, name] of [["y", "show"], ["x", "against"]]) {
       const titles = chart[axis].map((choice) => choice.title);
-      const set = (place) => {
-        state[axis] = chart[axis][place];
-        redraw();
-      };
-      if (titles.length > 1) tools.append(select(axis === "x" ? "against" : "show", titles, titles[0], set));
+      if (titles.length > 1) tools.append(select(name, titles, titles[0], (place) => change({ [axis]: chart[axis][place] })));
     }
     for (const axis of chart.logs) {
       const box = create("input", { type: "checkbox" });
-      box.addEventListener("change", () => {
-        state.logs[axis] = box.checked;
-        redraw();
-      });
+      box.addEventListener("change", () => change({ logs: { ...state.logs, [axis]: box.checked } }));
       tools.append(create("label", {}, box, `log ${axis}`));
     }
     const names = Object.keys(WINDOWS);
-    const smooth = (place) => {
-      state.window = names[place];
-      redraw();
-    };
-    if (chart.smooth) tools.append(select("smoothing", names, state.window, smooth));
+    if (chart.smooth) tools.append(select("smoothing", names, state.window, (place) => change({ window: names[place] })));
     const downloads = {
       SVG: async () => saveText(`${chart.name}.svg`, "image/svg+xml", await (await paper()).toSVG()),
       PNG: async () => save(`${chart.name}.png`, await (await paper()).toImageURL("png", 2)),
@@ -217,16 +190,12 @@
       if (!figure.seen || !width || !(figure.dirty || figure.width !== width)) return;
       Object.assign(figure, { dirty: false, width });
       const { rows, left } = rowsOf(chart, state);
-      const shown = rows.length;
-      try {
-        const target = create("div");
-        if (figure.result) figure.result.finalize();
-        figure.result = shown ? await embed(target, chart, state, rows, width, false) : null;
-        area.replaceChildren(shown ? target : create("p", { className: "empty", textContent: "No run is selected." }));
-      } catch (error) {
-        console.error(error);
-        return;
-      }
+      const target = create("div", { role: "img", ariaLabel: `${chart.title}. The data: button CSV.` });
+      figure.result?.finalize();
+      figure.result = rows.length ? await embed(target, chart, state, rows, width, false) : null;
+      // A screen reader gets the chart's title, caption and data, not its hundreds of marks.
+      target.querySelector("svg")?.setAttribute("aria-hidden", "true");
+      area.replaceChildren(rows.length ? target : create("p", { className: "empty", textContent: "No run is selected." }));
       const cut = chart.limit && left > chart.limit ? `The first ${chart.limit} of ${left}; the filters choose others.` : "";
       note.textContent = [chart.note, cut].filter(Boolean).join(" ");
       if (figure.ready) return;
@@ -237,17 +206,15 @@
     };
     return figure;
   };
-  const drawAll = () => figures.forEach((figure) => figure.draw());
-  const watch = new IntersectionObserver(
-    (entries) => {
-      for (const entry of entries) {
-        const figure = figures.find((one) => one.node === entry.target);
-        figure.seen = entry.isIntersecting;
-        if (figure.seen) figure.draw();
-      }
-    },
-    { rootMargin: "400px" },
-  );
+  const drawAll = () => figures.map((figure) => figure.draw());
+  const look = (entries) => {
+    for (const entry of entries) {
+      const figure = figures.find((one) => one.node === entry.target);
+      figure.seen = entry.isIntersecting;
+      if (figure.seen) figure.draw();
+    }
+  };
+  const watch = new IntersectionObserver(look, { rootMargin: "400px" });
   for (const node of document.querySelectorAll("[data-chart]")) {
     const chart = charts.find((one) => one.name === node.dataset.chart);
     if (!chart) continue;

@@ -22,10 +22,10 @@
     every[key] = form ? $(`input[name="${key}"]`, form).map((box) => box.value) : [];
     filter[key] = new Set(every[key]);
   }
-  /** Whether all values of a scope, such as {batch: ["16", "64"]}, are selected; a factor without a picker always is. */
-  const passes = (scope) =>
-    KEYS.every((key) => !every[key].length || !scope[key] || scope[key].every((value) => filter[key].has(String(value))));
-  window.batchscope = { filter, passes, island, batches: island("batches") };
+  /** Whether a scope, such as {batch: ["16", "64"]}, names no value that a picker has and that is not selected. */
+  const refused = (key, value) => every[key].includes(String(value)) && !filter[key].has(String(value));
+  const passes = (scope) => !KEYS.some((key) => scope[key]?.some((value) => refused(key, value)));
+  window.batchscope = { filter, passes, island, create, batches: island("batches") };
 
   const readForm = () => {
     for (const key of KEYS) {
@@ -72,11 +72,9 @@
     if (!found) return text.includes("∞") ? Infinity : NaN;
     return Number(found[2]) * (UNITS[found[3]] || 1) - (found[1] === "<" ? 1e-9 : 0);
   };
-  const shownRows = (table) => $("tbody tr", table).filter((row) => !row.hidden);
-  const cellsOf = (row) => [...row.cells].map((cell) => cell.textContent.trim());
   const sortBy = (table, place, heading) => {
     const down = heading.getAttribute("aria-sort") === "ascending";
-    $("th", table).forEach((other) => other.removeAttribute("aria-sort"));
+    for (const other of $("th", table)) other.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", down ? "descending" : "ascending");
     const numbers = heading.classList.contains("number");
     const keyed = $("tbody tr", table).map((row) => {
@@ -102,9 +100,10 @@
   const textOf = (table, form) => {
     const cells = $("thead th", table);
     const headings = cells.map((cell) => cell.textContent.trim());
-    const rows = shownRows(table).map(cellsOf);
+    const shown = $("tbody tr", table).filter((row) => !row.hidden);
+    const rows = shown.map((row) => [...row.cells].map((cell) => cell.textContent.trim()));
     if (form === "LaTeX") return latexOf(headings, rows, cells.map((cell) => cell.classList.contains("number")));
-    return [headings, ...rows].map((row) => row.map((cell) => cell.replace(/\s+/g, " ")).join("\t")).join("\n") + "\n";
+    return `${[headings, ...rows].map((row) => row.map((cell) => cell.replace(/\s+/g, " ")).join("\t")).join("\n")}\n`;
   };
   const copy = async (text, button) => {
     try {
