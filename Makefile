@@ -46,8 +46,9 @@ bench: $(READY_FOR_BENCHMARKS) ## speed and memory against the peers, into docs/
 gpu-check: $(READY) ## on one NVIDIA GPU: what only a GPU shows, and the speed there: under nine minutes
 	PYTHONPATH=src:. python -m benchmarks.gpu_check
 
-lint: $(READY) ## ruff, snakefmt, mypy, snakemake --lint
+lint: $(READY_FOR_TESTS) ## ruff, biome, snakefmt, mypy, snakemake --lint
 	ruff check
+	biome lint --error-on-warnings
 	ruff format --check
 	snakefmt --check Snakefile rules
 	mypy
