@@ -37,16 +37,18 @@ rule divergence:
         expand(f"{TOKENS}/test.arrow", model=STUDY.models),
     output:
         heads=update(f"{STUDY_FOLDER}/tables/attention_heads.csv"),
+        ablation=update(f"{STUDY_FOLDER}/tables/ablation.csv"),
         divergence=update(f"{STUDY_FOLDER}/tables/divergence.csv"),
+        layers=update(f"{STUDY_FOLDER}/tables/divergence_layers.csv"),
         ratio=report(
             update(f"{STUDY_FOLDER}/tables/divergence_ratio.csv"),
-            category="Attention over batch sizes",
+            category="Attention over many reviews",
             labels={
                 "model": "all",
-                "review": "batch size against seed",
+                "shows": "batch size against seed",
                 "format": "table",
             },
-            caption="../workflow/report/divergence.rst",
+            caption="../workflow/report/divergence_ratio.rst",
         ),
     log:
         f"{STUDY_FOLDER}/logs/divergence.log",

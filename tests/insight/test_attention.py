@@ -160,15 +160,22 @@ def test_the_archive_is_numpy_s_and_equal_maps_are_equal_bytes(many_reviews):
     one, other = (many_reviews(3, folder)[4] / "attention/attention.npz" for folder in ("a", "b"))
     assert file_hash(one) == file_hash(other)
     with np.load(one) as maps:
-        assert sorted(maps) == ["text0", "text1", "text2"]
-        assert {maps[name].shape for name in maps} == {(3, 512, 512)}
-        assert {maps[name].dtype for name in maps} == {np.dtype(np.float16)}
+        names = ["text0", "text1", "text2"]
+        assert sorted(maps) == sorted(f"{name}{end}" for name in names for end in ("", ".largest", ".levels"))
+        assert {(maps[name].shape, maps[name].dtype.name) for name in names} == {((3, 512, 512), "float16")}
         np.testing.assert_allclose(maps["text0"].astype(float).sum(2), 1, atol=5e-3)
+        levels, largest = maps["text0.levels"], maps["text0.largest"]
+        assert (levels.shape, levels.dtype.name) == ((3, 4, 512, 512), "uint8") and (levels.max((2, 3)) == 255).all()
+        of_heads = levels.astype(float) * largest[:, :, None, None] / 255
+        assert np.abs(of_heads.mean(1) - maps["text0"]).max() <= largest.max() / 510 + 1e-3
     entries = {(entry.compress_type, entry.date_time[0]) for entry in zipfile.ZipFile(one).infolist()}
     assert entries == {(zipfile.ZIP_DEFLATED, 1980)}
     measures = read_json(one.with_name("measures.json"))
     assert [review["name"] for review in measures["reviews"]] == ["text0", "text1", "text2"]
     assert all(len(review["layers"]) == 3 for review in measures["reviews"])
+    for review in measures["reviews"]:
+        assert len(review["rollout"]) == len(review["words"]) == len(review["tokens"]) == 512
+        assert sum(review["rollout"]) == pytest.approx(1)
     assert [path.name for path in sorted(one.parent.iterdir())] == ["attention.npz", "measures.json"]
 
 

@@ -10,10 +10,11 @@ from encoders import random_reviews, tiny_encoder
 
 from batchscope.data.tokens import Tokens, load_tokens
 from batchscope.files import read_json
-from batchscope.insight import attention_measures as stage
-from batchscope.insight.attention_measures import drawn_reviews, measure_attention, measured
+from batchscope.insight import review_batches
+from batchscope.insight.attention_measures import measure_attention, measured
 from batchscope.insight.heads import EPSILONS, SINK_EPSILON, Batch, HeadSums
 from batchscope.insight.key_classes import KEY_CLASSES
+from batchscope.insight.review_batches import drawn_reviews
 from batchscope.insight.rollout import pooled_rollout
 from batchscope.insight.spec import AttentionMeasuresSpec
 from batchscope.insight.weights import attention_maps
@@ -122,7 +123,7 @@ def test_batches_with_padding_give_what_the_reference_gives_review_by_review(
     model, tokens = TextClassifier(tiny_encoder(kind), classes=2).double().eval(), random_reviews()
     for parameter in model.encoder.parameters():
         parameter.data *= 5
-    monkeypatch.setattr(stage, "TOKENS_PER_BATCH", 5 * 24)
+    monkeypatch.setattr(review_batches, "TOKENS_PER_BATCH", 5 * 24)
     sums, _ = measured(model, tokens, np.arange(len(tokens)), CLASS_OF)
     windows = [part.window for part in sums]
     assert (kind == "modernbert") == any(window is not None for window in windows)
@@ -162,7 +163,7 @@ def test_fewer_reviews_than_asked_are_all_measured_and_the_draw_is_one(small_stu
     there = load_tokens(small_study.tokens("bert") / "test.arrow")
     model = TextClassifier(tiny_encoder("bert", vocab_size=there.vocabulary_size), classes=2)
     save_checkpoint(tmp_path / "best.safetensors", model, {"epoch": 1, "validation_accuracy": 0.5})
-    spec = AttentionMeasuresSpec(reviews=1000)
+    spec = AttentionMeasuresSpec(reviews=1000, ablation_reviews=1000)
     measure_attention(spec, small_study.tokens("bert"), tmp_path / "best.safetensors", tmp_path / "heads.json", "cpu")
     found = read_json(tmp_path / "heads.json")
     assert (found["asked"], found["reviews"]) == (1000, len(there)) and len(found["heads"]) == 4
@@ -176,6 +177,12 @@ def test_an_encoder_without_attention_gives_a_sentence(small_study, tmp_path: Pa
     model = TextClassifier(tiny_encoder("fnet", vocab_size=there.vocabulary_size), classes=2)
     save_checkpoint(tmp_path / "best.safetensors", model, {"epoch": 1, "validation_accuracy": 0.5})
     folder = small_study.tokens("bert")
-    measure_attention(AttentionMeasuresSpec(reviews=5), folder, tmp_path / "best.safetensors", tmp_path / "h", "cpu")
+    measure_attention(
+        AttentionMeasuresSpec(reviews=5, ablation_reviews=5),
+        folder,
+        tmp_path / "best.safetensors",
+        tmp_path / "h",
+        "cpu",
+    )
     found = read_json(tmp_path / "h")
     assert found["heads"] == [] and found["reason"].startswith("no attention maps: the fnet encoder")

@@ -83,14 +83,16 @@ def study(small_study, tmp_path: Path) -> tuple[Path, Study]:
         write_json(run / "manifest.json", {"spec": {"model": spec.plain()}})
         best = run / "checkpoints/best.safetensors"
         output = run / "attention/heads.json"
-        measure_attention(AttentionMeasuresSpec(reviews=9), tmp_path / "tokens/bert", best, output, "cpu")
+        measure_attention(
+            AttentionMeasuresSpec(reviews=9, ablation_reviews=9), tmp_path / "tokens/bert", best, output, "cpu"
+        )
     return tmp_path, made
 
 
 def test_the_stage_compares_batch_sizes_seeds_and_initial_weights(study: tuple[Path, Study]) -> None:
     folder, made = study
     measure_divergence(DivergenceSpec(cells=made.tables_spec().cells, reviews=9), folder, "cpu")
-    heads, found, ratio = (pd.read_csv(folder / "tables" / name) for name in stage.TABLES)
+    heads, ablation, found, layers, ratio = (pd.read_csv(folder / "tables" / name) for name in stage.TABLES)
     assert len(heads) == 4 * 2 * 2 and set(heads.reviews) == {9}
     assert found.groupby("between").pairs.first().to_dict() == {"batch sizes": 2, "seeds": 2, "initial weights": 4}
     assert (found.divergence > 0).all() and (found.divergence < 1).all()
@@ -98,6 +100,11 @@ def test_the_stage_compares_batch_sizes_seeds_and_initial_weights(study: tuple[P
     mean = found.groupby("between").divergence.mean()
     assert row.ratio == pytest.approx(mean["batch sizes"] / mean["seeds"])
     assert row.low <= row.ratio <= row.high and (row.seeds, row.reviews) == (2, 9)
+    assert row.from_initial == pytest.approx(mean["initial weights"])
+    by_layer = found.groupby(["between", "layer"]).divergence.mean()
+    assert list(layers.between_seeds) == pytest.approx(list(by_layer["seeds"]))
+    assert list(layers.ratio) == pytest.approx(list(by_layer["batch sizes"] / by_layer["seeds"]))
+    assert len(ablation) == 4 * 3 and set(ablation.reviews) == {9} and set(ablation.layer_set) == {"all"}
 
 
 def test_one_run_has_a_reason_in_place_of_a_ratio(study: tuple[Path, Study]) -> None:
@@ -105,6 +112,7 @@ def test_one_run_has_a_reason_in_place_of_a_ratio(study: tuple[Path, Study]) -> 
     cells = made.tables_spec().cells[:1]
     measure_divergence(DivergenceSpec(cells=cells, reviews=9), folder, "cpu")
     ratio = pd.read_csv(folder / "tables/divergence_ratio.csv")
+    assert ratio.from_initial.notna().all() and ratio.ratio.isna().all()
     assert list(ratio.reason) == [
         "needs two batch sizes and two seeds: there is nothing to compare the batch sizes with"
     ]

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from batchscope.data.tokenizer import trained_tokenizer
-from batchscope.insight.token_text import token_texts
+from batchscope.insight.token_text import token_texts, word_numbers
 
 TEXTS = ["A café film, فيلم جيد 😀 naïve\n", "film فيلم café 你好"]
 PART = re.compile(r"U\+([0-9A-F]{4,6}) (\d)/(\d)")
@@ -94,3 +94,24 @@ def test_a_byte_level_entry_learnt_from_real_text_is_whole():
     )
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
     assert token_texts(fast, ids_of(fast, "فيلم")) == ["فيلم"]
+
+
+def test_pieces_of_a_word_share_its_number_and_punctuation_is_alone():
+    pieces = trained_tokenizer("bert", 60, ["play, xplay reap"])
+    ids = ids_of(pieces, "play, replay")
+    texts, words = token_texts(pieces, ids), word_numbers(pieces, ids)
+    assert texts[0] == "[CLS]" and texts[-1] == "[SEP]" and len(texts) > 5
+    joined_words = ["".join(text.removeprefix("##") for text, word in zip(texts, words, strict=True) if word == n)
+                    for n in range(max(words) + 1)]  # fmt: skip
+    assert joined_words == ["[CLS]", "play", ",", "replay", "[SEP]"]
+
+
+def test_words_of_bytes_begin_at_a_blank_or_after_punctuation():
+    tokenizer = byte_level(["nothing"])
+    ids = ids_of(tokenizer, "ab, éc! d")
+    texts, words = token_texts(tokenizer, ids), word_numbers(tokenizer, ids)
+    found = ["".join(text for text, word in zip(texts, words, strict=True) if word == n) for n in range(max(words) + 1)]
+    assert [word.strip() for word in found if word.strip()] == [
+        *("[CLS]", "ab", ",", "U+00E9 1/2U+00E9 2/2c", "!", "d", "[SEP]")
+    ]
+    assert word_numbers(tokenizer, []) == []

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fabricate_attention import windows_of, write_attention_tables
 from fabricate_data import BINARY, CERTIFICATE, TEXT, audit, reviews, shared_out
 from PIL import Image
 
@@ -104,6 +105,8 @@ def study_folder(folder: Path, report_spec: ReportSpec, **story: Any) -> Path:
         _write_attention(run, cell.model, report_spec, rng, told)
         if report_spec.branches and cell.run in report_spec.branches.runs:
             _write_json(run / "branches.json", branches_file(cell.batch, told.branch_losses))
+    if report_spec.attention_measures:
+        write_attention_tables(folder, report_spec, told.no_attention, rng)
     if report_spec.calibration:
         measure_calibration(CalibrationSpec(cells=report_spec.cells, bins=15), folder)
     return folder
@@ -263,7 +266,7 @@ def _write_attention(run: Path, model: str, spec: ReportSpec, rng: np.random.Gen
     n = story.tokens
     (run / "attention").mkdir()
     measures: dict[str, Any] = {"classes": list(story.classes), "reviews": []}
-    windows = [None, 4, 4, None, 4] if model == "modernbert" else [None, None]
+    windows = windows_of(model)
     tokens = ["[CLS]", *(WORDS[i % len(WORDS)] for i in range(n - 2)), "[SEP]"]
     distance = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
     arrays = {}
@@ -271,15 +274,22 @@ def _write_attention(run: Path, model: str, spec: ReportSpec, rng: np.random.Gen
         layers = np.exp(rng.normal(size=(len(windows), n, n)) * 0.6 + 4 * (np.arange(n) % 13 == 0) - distance / 9)
         for layer, window in enumerate(windows):
             layers[layer][distance > (n if window is None else window)] = 0
-        arrays[facts["name"]] = (layers / layers.sum(2, keepdims=True)).astype(np.float16)
+        weights = layers / layers.sum(2, keepdims=True)
+        arrays[facts["name"]] = weights.astype(np.float16)
+        heads = np.stack([weights, np.roll(weights, 1, axis=0)], 1)
+        largest = heads.max((2, 3)).astype(np.float32)
+        arrays[f"{facts['name']}.levels"] = (heads / largest[:, :, None, None] * 255).round().astype(np.uint8)
+        arrays[f"{facts['name']}.largest"] = largest
         measured = {"entropy": 0.5, "largest_weight": 0.3, "special_share": 0.2, "diagonal_share": 0.1}
         described = [{"layer": layer, "window": window} | measured for layer, window in enumerate(windows)]
-        said = {"tokens": tokens, "prediction": 1, "probability": 0.972, "layers": described}
+        words = [place - (place > 3) for place in range(n)]
+        shares = {"words": words, "rollout": (np.arange(1, n + 1) * 2 / n / (n + 1)).tolist()}
+        said = {"tokens": tokens, "prediction": 1, "probability": 0.972, "layers": described} | shares
         measures["reviews"].append({key: facts[key] for key in ("name", "title", "text", "label")} | said)
     if model in story.no_attention:
         arrays, measures["reason"] = {}, story.no_attention[model]
         for review in measures["reviews"]:
-            review["layers"] = []
+            review["layers"] = review["rollout"] = []
     np.savez_compressed(run / "attention/attention.npz", **arrays)
     _write_json(run / "attention/measures.json", measures)
 

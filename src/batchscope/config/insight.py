@@ -25,6 +25,8 @@ class AttentionSettings(Section):
     """Test reviews that it is measured on; all of them if there are fewer."""
     divergence_reviews: PositiveInt = 200
     """Test reviews on which the attention of two runs is compared."""
+    ablation_reviews: PositiveInt = 200
+    """Test reviews on which each run is measured without its attention sinks."""
 
 
 class ErrorSettings(Section):

@@ -249,7 +249,8 @@ class Study(Config):
 
     def attention_measures_spec(self) -> AttentionMeasuresSpec:
         """What the measures of a run's attention depend on besides its checkpoint and tokens."""
-        return AttentionMeasuresSpec(reviews=self.insight.attention.reviews)
+        settings = self.insight.attention
+        return AttentionMeasuresSpec(reviews=settings.reviews, ablation_reviews=settings.ablation_reviews)
 
     def certificate_spec(self, model: str, memory: Path | None = None) -> CertificateSpec:
         """What a model's certificate depends on besides its tokens: nothing of the grid but the first seed."""
@@ -332,6 +333,7 @@ class Study(Config):
             palette=tuple(self.report.palette),
             calibration=self.insight.calibration.enabled,
             geometry=self.insight.geometry.enabled,
+            attention_measures=self.insight.attention.enabled,
             words=self.data.wording,
         )
 

@@ -1,4 +1,7 @@
-"""Attention maps of a run's best checkpoint: the same reviews for every run, heads averaged, padding dropped."""
+"""Attention maps of a run's best checkpoint: the same reviews for every run, padding dropped.
+
+Heads are averaged for the figures; each head's map, in 256 levels, is for the viewer of the report.
+"""
 
 import logging
 import zipfile
@@ -16,9 +19,10 @@ from batchscope.data.tokens import load_tokens
 from batchscope.files import atomic, read_json, write_json
 from batchscope.hardware.device import pick_device
 from batchscope.insight.records import AttentionMeasures, LayerMeasures, ReviewMeasures
+from batchscope.insight.rollout import pooled_rollout
 from batchscope.insight.spec import AttentionSpec
-from batchscope.insight.token_text import token_texts
-from batchscope.insight.weights import attention_maps, class_probabilities, why_no_attention
+from batchscope.insight.token_text import token_texts, word_numbers
+from batchscope.insight.weights import attention_maps, class_probabilities, quantised, why_no_attention
 from batchscope.model.checkpoint import load_checkpoint
 from batchscope.model.classifier import TextClassifier
 
@@ -35,8 +39,10 @@ def attend(
 ) -> None:
     """Write ``attention/attention.npz`` and ``attention/measures.json`` of a run to ``output_folder``.
 
-    The reviews are cut as ``spec`` says, which is how the training's were cut. The maps of one review are in memory
-    at a time. Where the encoder gives no full maps, the archive is empty and ``reason`` says why.
+    The archive holds of each review NAME the weights ``NAME`` (float16 ``[layers, n, n]``, heads averaged), and of
+    every head ``NAME.levels`` (uint8 ``[layers, H, n, n]``) and ``NAME.largest`` (float32 ``[layers, H]``), see
+    ``quantised``. The reviews are cut as ``spec`` says, which is how the training's were cut. The maps of one review
+    are in memory at a time. Where the encoder gives no full maps, the archive is empty and ``reason`` says why.
     """
     device = pick_device(device_wanted)
     model, _ = load_checkpoint(checkpoint, device)
@@ -53,9 +59,9 @@ def attend(
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as maps,
     ):
         for review, its_ids in zip(chosen["reviews"], ids, strict=True):
-            weights, measured = _measured(model, tokenizer, review, its_ids, with_maps=reason is None)
-            if weights is not None:
-                _append(maps, review["name"], weights.astype(np.float16))
+            arrays, measured = _measured(model, tokenizer, review, its_ids, with_maps=reason is None)
+            for name, array in arrays.items():
+                _append(maps, name, array)
             measures["reviews"].append(measured)
     write_json(output_folder / "attention" / "measures.json", measures)
 
@@ -71,12 +77,18 @@ def _measured(
     review: ShownReview,
     ids: NDArray[np.int64],
     with_maps: bool,
-) -> tuple[NDArray[Any] | None, ReviewMeasures]:
-    """Maps and measures of one review, token ids ``ids`` ``[n]``; without maps the prediction alone."""
-    weights, layers = None, []
+) -> tuple[dict[str, NDArray[Any]], ReviewMeasures]:
+    """Arrays and measures of one review, token ids ``ids`` ``[n]``; without maps the prediction alone."""
+    arrays: dict[str, NDArray[Any]] = {}
+    layers, shares = [], np.empty(0)
     input_ids = torch.from_numpy(ids).to(next(model.parameters()).device)
     if with_maps:
-        weights, probabilities = attention_maps(model, input_ids)
+        heads: list[tuple[NDArray[np.uint8], NDArray[np.float32]]] = []
+        weights, probabilities = attention_maps(model, input_ids, lambda layer: heads.append(quantised(layer)))
+        levels, largest = (np.stack(part) for part in zip(*heads, strict=True))
+        name = review["name"]
+        arrays = {name: weights.astype(np.float16), f"{name}.levels": levels, f"{name}.largest": largest}
+        shares = pooled_rollout(weights)
         layers = measures_of_layers(weights, model.config, np.isin(ids, tokenizer.all_special_ids))
     else:
         probabilities = class_probabilities(model, input_ids)
@@ -87,11 +99,13 @@ def _measured(
         "text": review["text"],
         "label": review["label"],
         "tokens": token_texts(tokenizer, ids.tolist()),
+        "words": word_numbers(tokenizer, ids.tolist()),
+        "rollout": [float(share) for share in shares],
         "prediction": prediction,
         "probability": float(probabilities[prediction]),
         "layers": layers,
     }
-    return weights, measured
+    return arrays, measured
 
 
 def _append(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:

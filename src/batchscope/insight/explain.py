@@ -9,7 +9,7 @@ from batchscope.insight.attention import measures_of_layers
 from batchscope.insight.finished_run import FinishedRun
 from batchscope.insight.records import Explanation, ReviewMeasures
 from batchscope.insight.rollout import pooled_rollout
-from batchscope.insight.token_text import token_texts
+from batchscope.insight.token_text import token_texts, word_numbers
 from batchscope.insight.weights import attention_maps, class_probabilities, why_no_attention
 
 
@@ -28,15 +28,17 @@ def explain_text(run: FinishedRun, text: str) -> Explanation:
     else:
         probabilities = class_probabilities(run.model, on_device)
     prediction = int(probabilities.argmax())
+    shares = pooled_rollout(weights) if reason is None else np.empty(0)
     facts: ReviewMeasures = {
         "name": "text",
         "title": "Your text",
         "text": text,
         "label": None,
         "tokens": token_texts(run.tokenizer, ids.tolist()),
+        "words": word_numbers(run.tokenizer, ids.tolist()),
+        "rollout": shares.tolist(),
         "prediction": prediction,
         "probability": float(probabilities[prediction]),
         "layers": layers,
     }
-    shares = pooled_rollout(weights) if reason is None else np.empty(0)
     return Explanation(facts, probabilities, bool(encoded.truncated[0]), weights, shares, reason)

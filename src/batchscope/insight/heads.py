@@ -92,6 +92,10 @@ class Batch:
         """The weights ``[B, H, L, L]``, 0 where a query is padding or a key is not allowed, whatever is there."""
         return torch.where(self.allowed[:, None], weights, 0.0)
 
+    def received(self, inside: Tensor) -> Tensor:
+        """Mean attention to each key ``[B, H, L]`` from the queries that may see it, of what ``inside`` gives."""
+        return (self.mask[:, None, None] @ inside)[:, :, 0] / self.queries.clamp(min=1)[:, None]
+
 
 class HeadSums:
     """Sums over the queries of all reviews so far, for the heads of one layer."""
@@ -109,7 +113,7 @@ class HeadSums:
         mask = batch.mask[:, None]
         inside = batch.inside(weights)
         entropy = torch.special.entr(inside).sum(3) / batch.log_keys[:, None]
-        received = (mask[:, :, None] @ inside)[:, :, 0] / batch.queries.clamp(min=1)[:, None]
+        received = batch.received(inside)
         largest, kinds = inside.amax(3) * batch.keys[:, None], inside @ batch.kinds[:, None]
         over = torch.stack([received > epsilon for epsilon in EPSILONS], 3)
         sinks = (received > SINK_EPSILON).float()

@@ -1,13 +1,12 @@
 """What kind of token a key is, for every entry of a vocabulary: special, punctuation, function or content word."""
 
-import json
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from batchscope.insight.token_text import bytes_of
+from batchscope.insight.token_text import bytes_of, decoder_of, goes_on
 
 KeyClass = Literal["cls", "sep", "punctuation", "function", "content", "rest"]
 KEY_CLASSES: tuple[KeyClass, ...] = get_args(KeyClass)
@@ -35,9 +34,8 @@ def key_classes(tokenizer: PreTrainedTokenizerFast) -> NDArray[np.int8]:
     """
     size = len(tokenizer)
     pieces = [str(token) for token in tokenizer.convert_ids_to_tokens(list(range(size)))]
-    decoder = json.dumps(json.loads(tokenizer.backend_tokenizer.to_str())["decoder"], ensure_ascii=False)
+    decoder = decoder_of(tokenizer)
     texts = [bytes_of(piece, decoder).decode(errors="replace") for piece in pieces]
-    marker = "Ġ" if '"ByteLevel"' in decoder else "▁" if "▁" in decoder else None
     special = set(tokenizer.all_special_ids)
     first = {tokenizer.cls_token_id, tokenizer.bos_token_id} - {None}
     last = {tokenizer.sep_token_id, tokenizer.eos_token_id} - {None} - first
@@ -48,17 +46,16 @@ def key_classes(tokenizer: PreTrainedTokenizerFast) -> NDArray[np.int8]:
         elif number in special:
             kind = "rest"
         else:
-            goes_on = piece.startswith("##") or (marker is not None and not piece.startswith(marker))
-            kind = _kind_of(text.removeprefix("##") if piece.startswith("##") else text, goes_on)
+            kind = _kind_of(text.removeprefix("##") if piece.startswith("##") else text, goes_on(piece, decoder))
         found[number] = KEY_CLASSES.index(kind)
     return found
 
 
-def _kind_of(text: str, goes_on: bool) -> KeyClass:
+def _kind_of(text: str, continues: bool) -> KeyClass:
     """Of a token that is not special, by its text and whether it goes on with a word."""
     word = text.strip().lower()
     if not any(character.isalnum() for character in word):
         return "punctuation"
-    if goes_on:
+    if continues:
         return "rest"
     return "function" if word in FUNCTION_WORDS else "content"

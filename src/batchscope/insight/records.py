@@ -1,6 +1,6 @@
 """The files ``attention/*.json`` and ``geometry.json`` of a run, and what is made of one text. Pure, no torch."""
 
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,10 @@ class ReviewMeasures(TypedDict):
     tokens: list[str]
     """The text of each token, special tokens included, spaces and line breaks as they are. A character that several
     tokens share is shown by its code point and the token's place in it: ``U+1F600 2/4``."""
+    words: list[int]
+    """For each token the number of its word, from 0: word pieces of one word have the same number."""
+    rollout: list[float]
+    """Share of each token in the pooled attention rollout; empty where the encoder gives no attention maps."""
     prediction: int
     """Number of the predicted class."""
     probability: float
@@ -81,6 +85,36 @@ class HeadMeasures(TypedDict):
     """Class → share of the keys above ε = 0.3; null where there are none."""
 
 
+Removed = Literal["sink", "random key", "special tokens"]
+LayerSet = Literal["all", "global", "sliding"]
+
+
+class Ablation(TypedDict):
+    """What a model loses without some keys of its attention, over many reviews."""
+
+    removed: Removed
+    """``sink``: of each head and review the key with most attention, if it gets more than ε = 0.3 on average;
+    ``random key``: in its place another key of the same head and review; ``special tokens``: all, from every head."""
+    layers: LayerSet
+    """The layers that are changed; ``global`` and ``sliding`` alone where the encoder has both."""
+    reviews: int
+    """Test reviews."""
+    with_sink: float
+    """Share of heads and reviews with a sink, in these layers."""
+    margin: float
+    """Mean margin of the untouched model: logit of the label minus the largest other one."""
+    change: float
+    """Mean change of the margin."""
+    change_quantiles: dict[str, float]
+    """Quantile → change of the margin: ``q05``, ``q25``, ``median``, ``q75``, ``q95``."""
+    flips: int
+    """Reviews whose prediction changes."""
+    correct_before: int
+    """Correct predictions of the untouched model."""
+    correct_after: int
+    """Correct predictions without the keys."""
+
+
 class AttentionOfRun(TypedDict):
     """``attention/heads.json`` of a run. The classes of keys are ``cls``, ``sep``, ``punctuation``, ``function`` and
     ``content`` words, and ``rest``: what goes on with a word, and other special tokens."""
@@ -93,8 +127,12 @@ class AttentionOfRun(TypedDict):
     """Empty where the encoder gives no attention."""
     rollout: dict[str, float | None]
     """Class of input tokens → its share of the pooled attention rollout over that of uniform attention."""
+    ablation: list[Ablation]
+    """Empty where there is none."""
     reason: NotRequired[str]
     """Why there is no attention of this encoder, in one sentence."""
+    no_ablation: NotRequired[str]
+    """Why there is no ablation, though there is attention."""
 
 
 class Sharpness(TypedDict):

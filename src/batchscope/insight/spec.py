@@ -13,9 +13,10 @@ class AttentionSpec(Spec):
 
 
 class AttentionMeasuresSpec(Spec):
-    """How many test reviews a run's attention is measured on."""
+    """How many test reviews a run's attention is measured on, and how many of them without its sinks."""
 
     reviews: int
+    ablation_reviews: int
 
 
 class DivergenceSpec(Spec):

@@ -15,6 +15,8 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 BYTE = {letter: byte for byte, letter in bytes_to_unicode().items()}
 FALLBACK = re.compile(r"<0x([0-9A-F]{2})>")
+LATER_PART = re.compile(r"U\+[0-9A-F]{4,6} [2-9]/[2-9]")
+"""How the text of a token begins that starts within a character."""
 
 
 class Character(NamedTuple):
@@ -29,7 +31,7 @@ def token_texts(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[
     """One text per token id. Special tokens, and WordPiece's "##" before the rest of a word, stay as they are."""
     tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(list(ids))]
     added = set(tokenizer.added_tokens_encoder)
-    decoder = json.dumps(json.loads(tokenizer.backend_tokenizer.to_str())["decoder"], ensure_ascii=False)
+    decoder = decoder_of(tokenizer)
     texts: list[str] = []
     run: list[bytes] = []
     for token in tokens:
@@ -39,6 +41,36 @@ def token_texts(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[
         else:
             run.append(bytes_of(token, decoder))
     return texts + shared_out(run)
+
+
+def word_numbers(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[int]:
+    """For each token the number of its word, from 0.
+
+    A special token and a punctuation mark are words of their own. A tokenizer that marks no beginning of words makes
+    one word of what no punctuation divides.
+    """
+    added, decoder = set(tokenizer.added_tokens_encoder), decoder_of(tokenizer)
+    pieces = [str(token) for token in tokenizer.convert_ids_to_tokens(list(ids))]
+    numbers: list[int] = []
+    may_go_on = False
+    for piece, text in zip(pieces, token_texts(tokenizer, ids), strict=True):
+        within = LATER_PART.match(text) is not None
+        letters = piece not in added and (within or any(character.isalnum() for character in text))
+        new = not within and not (may_go_on and letters and goes_on(piece, decoder))
+        numbers.append((numbers[-1] if numbers else -1) + int(new or not numbers))
+        may_go_on = letters
+    return numbers
+
+
+def decoder_of(tokenizer: PreTrainedTokenizerFast) -> str:
+    """The tokenizer's decoder as JSON, which says how its pieces stand for text."""
+    return json.dumps(json.loads(tokenizer.backend_tokenizer.to_str())["decoder"], ensure_ascii=False)
+
+
+def goes_on(piece: str, decoder: str) -> bool:
+    """Whether a token, as it is in the vocabulary, goes on with the word before it instead of beginning one."""
+    marker = "Ġ" if '"ByteLevel"' in decoder else "▁" if "▁" in decoder else None
+    return piece.startswith("##") or (marker is not None and not piece.startswith(marker))
 
 
 def bytes_of(token: str, decoder: str) -> bytes:

@@ -1,6 +1,6 @@
 """The attention weights of an encoder, by layer and averaged over the heads; and whether it gives any."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,12 @@ from batchscope.model.classifier import TextClassifier
 
 ROW_SUM = 1e-3
 """Largest difference of a map's row from 1."""
+LEVELS = 255
+Watch = Callable[[torch.Tensor], None]
+
+
+def unwatched(heads: torch.Tensor) -> None:
+    """Ignore a layer's weights by head."""
 
 
 def why_no_attention(model: TextClassifier, ids: NDArray[np.int64]) -> str | None:
@@ -36,14 +42,17 @@ def why_no_attention(model: TextClassifier, ids: NDArray[np.int64]) -> str | Non
 
 
 @torch.inference_mode()
-def attention_maps(model: TextClassifier, input_ids: torch.Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
+def attention_maps(
+    model: TextClassifier, input_ids: torch.Tensor, watch: Watch = unwatched
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Compute the attention of one unpadded review, int64 ``[n]``: weights ``[layers, n, n]`` and class
     probabilities ``[C]``.
 
-    Rows are queries and sum to 1; the heads are averaged. One forward pass gives both. A layer's weights by head are
-    freed before the next layer computes its own. Raises UserError for an encoder that gives no full maps.
+    Rows are queries and sum to 1; the heads are averaged. One forward pass gives both. ``watch`` is called with each
+    layer's weights by head ``[H, n, n]``, which are freed before the next layer computes its own. Raises UserError for
+    an encoder that gives no full maps.
     """
-    with averaged_attention(model, len(input_ids)) as layers:
+    with averaged_attention(model, len(input_ids), watch) as layers:
         probabilities = class_probabilities(model, input_ids)
     kind, expected = model.config.model_type, getattr(model.config, "num_hidden_layers", 1)
     if not layers:
@@ -71,7 +80,7 @@ def class_probabilities(model: TextClassifier, input_ids: torch.Tensor) -> NDArr
 
 
 @contextmanager
-def averaged_attention(model: TextClassifier, tokens: int) -> Iterator[list[torch.Tensor]]:
+def averaged_attention(model: TextClassifier, tokens: int, watch: Watch = unwatched) -> Iterator[list[torch.Tensor]]:
     """A list to which each layer adds its weights ``[n, n]``, averaged over the heads, while the context lasts.
 
     Only the eager implementation computes weights, and some encoders return them only where ``output_attentions``
@@ -80,6 +89,10 @@ def averaged_attention(model: TextClassifier, tokens: int) -> Iterator[list[torc
     their ``attentions`` at the end.
     """
     layers: list[torch.Tensor] = []
+
+    def add(heads: torch.Tensor) -> None:
+        watch(heads)
+        layers.append(heads.mean(0))
 
     def is_map(weights: Any) -> bool:
         return (
@@ -91,13 +104,14 @@ def averaged_attention(model: TextClassifier, tokens: int) -> Iterator[list[torc
     def take(module: torch.nn.Module, arguments: Any, output: Any) -> Any:
         if not isinstance(output, tuple) or len(output) < 2 or not is_map(output[1]):
             return None
-        layers.append(output[1][0].mean(0))
+        add(output[1][0])
         return (output[0], None, *output[2:])
 
     def take_all(module: torch.nn.Module, arguments: Any, output: Any) -> None:
         attentions = getattr(output, "attentions", None) or ()
         if not layers and all(is_map(weights) for weights in attentions):
-            layers.extend(weights[0].mean(0) for weights in attentions)
+            for weights in attentions:
+                add(weights[0])
 
     config = model.encoder.config
     implementation, asked = config._attn_implementation, config.output_attentions
@@ -114,3 +128,13 @@ def averaged_attention(model: TextClassifier, tokens: int) -> Iterator[list[torc
             hook.remove()
         config.output_attentions = asked
         model.encoder.set_attn_implementation(implementation)
+
+
+def quantised(heads: torch.Tensor) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Weights ``[H, n, n]`` as levels from 0 to 255, and the weight ``[H]`` of each head that level 255 stands for.
+
+    Half a level is the largest error: 1/510 of a head's largest weight.
+    """
+    largest = heads.float().amax((1, 2)).clamp(min=torch.finfo(torch.float32).tiny)
+    levels = (heads.float() / largest[:, None, None] * LEVELS).round().to(torch.uint8)
+    return levels.cpu().numpy(), largest.cpu().numpy()

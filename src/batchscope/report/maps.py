@@ -70,7 +70,7 @@ def load_attention(run_folder: Path) -> tuple[dict[str, ReviewMaps], str | None]
     try:
         measures: AttentionMeasures = read_json(folder / "measures.json")
         with np.load(folder / "attention.npz") as arrays:
-            weights = {name: arrays[name].astype(np.float32) for name in arrays.files}
+            weights = {name: arrays[name].astype(np.float32) for name in arrays.files if "." not in name}
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing; run the attention stage of this run first") from None
     reviews = {

@@ -113,6 +113,8 @@ class FiguresSpec(TablesSpec):
     """Whether the calibration of the runs is measured."""
     geometry: bool
     """Whether the loss around the runs' checkpoints is measured."""
+    attention_measures: bool
+    """Whether the attention of every head is measured over many test texts."""
 
     @property
     def measures_noise(self) -> bool:
