@@ -61,6 +61,7 @@ rule figures:
         f"{STUDY_FOLDER}/tables/branches.csv" if BRANCHED_RUNS else [],
         rules.calibration.output if STUDY.insight.calibration.enabled else [],
         rules.geometry.output if STUDY.insight.geometry.enabled else [],
+        rules.divergence.output if STUDY.insight.attention.enabled else [],
         of_all_runs("attention/attention.npz"),
         of_all_runs("attention/measures.json"),
     output:
@@ -96,11 +97,13 @@ rule figures:
 
 rule page:
     input:
+        of_all_runs("attention/attention.npz"),
         tables=rules.tables.output,
         calibration=(
             rules.calibration.output if STUDY.insight.calibration.enabled else []
         ),
         geometry=rules.geometry.output if STUDY.insight.geometry.enabled else [],
+        divergence=rules.divergence.output if STUDY.insight.attention.enabled else [],
         figures=rules.figures.output,
         reviews=rules.reviews.output,
         audit=rules.audit.output,

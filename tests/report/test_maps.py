@@ -10,7 +10,17 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from batchscope.errors import UserError
-from batchscope.report.maps import draw_map, draw_maps, layer_in_words, load_attention, not_allowed, readable
+from batchscope.report.difference_maps import moved
+from batchscope.report.maps import (
+    draw_map,
+    draw_maps,
+    layer_in_words,
+    load_attention,
+    load_heads,
+    not_allowed,
+    pooled,
+    readable,
+)
 from batchscope.report.style import ATTENTION_SCALE, NOT_ALLOWED, attention_norm
 
 SPEC = fabricate.spec(target_batch_sizes=[16], seeds=[1], lr_policies={"constant": {"base_lr": 1e-3}})
@@ -46,12 +56,12 @@ def test_global_layers_have_no_hatching() -> None:
 
 
 @pytest.mark.parametrize("model", ["bert", "modernbert"])
-def test_each_review_gets_two_modest_files(tmp_path: Path, model: str) -> None:
+def test_each_review_gets_modest_files(tmp_path: Path, model: str) -> None:
     fabricate.study_folder(tmp_path, SPEC, examples=64, tokens=128, title="Costs $5 and $10")
     run = tmp_path / "runs" / model / "bs16/constant/seed1"
     draw_maps(run, ["undecided"], tmp_path / "maps")
     written = sorted((tmp_path / "maps").iterdir())
-    assert [path.name for path in written] == ["undecided_all.png", "undecided_last.png"]
+    assert [path.name for path in written] == ["undecided_all.png", "undecided_heads.png", "undecided_last.png"]
     for path in written:
         assert path.stat().st_size < 250_000
         assert Image.open(path).width > 500
@@ -85,7 +95,28 @@ def test_an_encoder_without_attention_has_the_reason_in_place_of_maps(tmp_path: 
     run = tmp_path / "runs/bert/bs16/constant/seed1"
     assert load_attention(run) == ({}, "Its layers mix by Fourier transforms.")
     draw_maps(run, ["undecided"], tmp_path / "maps")
-    assert len(list((tmp_path / "maps").iterdir())) == 2
+    assert len(list((tmp_path / "maps").iterdir())) == 3
+
+
+def test_heads_are_read_back_within_half_a_level_and_pooled_by_their_largest_weight(tmp_path: Path) -> None:
+    fabricate.study_folder(tmp_path, SPEC, examples=64)
+    run = tmp_path / "runs/modernbert/bs16/constant/seed1"
+    heads = load_heads(run, "undecided")
+    expected = load_attention(run)[0]["undecided"].weights
+    assert heads.shape == (5, 2, 24, 24)
+    assert np.abs(heads[:, 0] - expected).max() < heads.max() / 510 + 1e-3
+    values = np.arange(25.0).reshape(5, 5)
+    assert pooled(values, 5).tolist() == values.tolist()
+    assert pooled(values, 2).tolist() == [[6, 9], [21, 24]]
+    old = np.load(run / "attention/attention.npz")
+    np.savez(run / "attention/attention.npz", undecided=old["undecided"])
+    with pytest.raises(UserError, match="no maps of review 'undecided' by head"):
+        load_heads(run, "undecided")
+
+
+def test_a_difference_map_says_how_much_attention_moved() -> None:
+    one = np.array([[1.0, 0.0], [0.5, 0.5]])
+    assert moved(one, one) == 0 and moved(one, one[:, ::-1]) == 0.5
 
 
 def test_tokens_are_readable() -> None:

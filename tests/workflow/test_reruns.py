@@ -272,7 +272,7 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
     "a plot colour changed": (setting(report={"palette": ["#112233", "#445566"]}), {"figures", "report"}),
     "insight.attention switched on": (
         setting(insight={"attention": {"enabled": True}}),
-        of(["attention_measures"]) | {"divergence"},
+        of(["attention_measures"]) | {"divergence", "figures", "report"},
     ),
     "insight.errors switched on": (setting(insight={"errors": {"enabled": True}}), {"errors"}),
     "insight.geometry switched on": (

@@ -88,7 +88,7 @@ def calibration_table(spec: FiguresSpec, runs: pd.DataFrame) -> Table:
         part = spec.of_budget(budget)
         for policy in part.policy_names:
             for batch in part.batch_sizes:
-                means = _runs_of(part, runs, model, policy, batch)[[*shown, "scaled_ece", "scaled_nll"]].mean()
+                means = runs_of(part, runs, model, policy, batch)[[*shown, "scaled_ece", "scaled_nll"]].mean()
                 rows.append([title, policy, f"{batch:,}", *(f"{value:.4f}" for value in means)])
     note = "Test reviews, best checkpoint"
     note += ", mean over seeds. " if len(spec.seeds) > 1 else ". "
@@ -114,7 +114,7 @@ def calibration_figure(spec: FiguresSpec, runs: pd.DataFrame) -> Figure:
                 shift = (rank - (len(marks) - 1) / 2) * 0.2
                 means = []
                 for place, size in enumerate(sizes):
-                    found = _runs_of(part, runs, model, policy, size)
+                    found = runs_of(part, runs, model, policy, size)
                     means.append((place + shift, found[column].mean()))
                     _cell(axis, found, column, place + shift, colours[size])
                     look: dict[str, Any] = {"markersize": 6.5, "markeredgewidth": 1.4, "zorder": 4}
@@ -164,7 +164,7 @@ def reliability_figure(spec: FiguresSpec, diagrams: pd.DataFrame, model: str, ti
     axes = figure.subplots(len(policies), len(sizes), squeeze=False, sharex=True, sharey=True)
     for row, policy in zip(axes, policies, strict=True):
         for axis, size in zip(row, sizes, strict=True):
-            bins = _runs_of(spec, diagrams, model, policy, size).drop_duplicates(["run", "bin"])
+            bins = runs_of(spec, diagrams, model, policy, size).drop_duplicates(["run", "bin"])
             ends = np.cumsum(bins.predictions) / bins.predictions.sum()
             starts = np.concatenate([[0.0], ends[:-1]])
             middle = (starts + ends) / 2
@@ -196,7 +196,7 @@ def _diagram_key() -> list[Artist]:
     ]
 
 
-def _runs_of(spec: FiguresSpec, runs: pd.DataFrame, model: str, policy: str, batch: int) -> pd.DataFrame:
+def runs_of(spec: FiguresSpec, runs: pd.DataFrame, model: str, policy: str, batch: int) -> pd.DataFrame:
     """The rows of the runs that a cell reads, over its seeds."""
     wanted = [cell.run for cell in spec.cells if (cell.model, cell.policy, cell.batch) == (model, policy, batch)]
     return runs[runs.run.isin(wanted)]

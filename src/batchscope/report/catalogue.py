@@ -18,6 +18,14 @@ PLAIN_TABLES = (
 )
 """The other files under ``tables/``."""
 FORMATS = ("png", "svg")
+OVER_REVIEWS = {
+    "divergence": "batch size against seed",
+    "attention_keys": "what is attended to",
+    "attention_sinks": "sinks",
+    "attention_layers": "entropy and distance",
+    "attention_ablation": "without sinks",
+}
+"""Figures of the attention over many reviews, one per model and budget, and what they show."""
 
 
 class CataloguedFigure(NamedTuple):
@@ -74,9 +82,17 @@ def _figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
             yield CataloguedFigure(f"sweep_{model}", "Learning rates", labels, "sweep")
             labels = {"model": model, "shows": "expected best of n learning rates"}
             yield CataloguedFigure(f"best_of_n_{model}", "Learning rates", labels, "best_of_n")
+        if spec.attention_measures:
+            yield from _attention_over_reviews(spec, model)
         for review in spec.review_names:
             labels = {"model": model, "review": review.replace("_", " ")}
             yield CataloguedFigure(f"attention_{model}_{review}", "Attention over batch sizes", labels, "attention")
+            if len(spec.batch_sizes) > 1:
+                name, labels = (
+                    f"attention_difference_{model}_{review}",
+                    labels | {"review": f"{labels['review']}, changes"},
+                )
+                yield CataloguedFigure(name, "Attention over batch sizes", labels, "attention_difference")
     yield CataloguedFigure("cost", "Cost", {"runs": "all"}, "cost")
     yield CataloguedFigure("quality_cost", "Cost", {"runs": "all, against accuracy"}, "quality_cost")
 
@@ -98,6 +114,15 @@ def _geometry(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
     yield CataloguedFigure("geometry_cka", category, whole | shows, "geometry_cka")
 
 
+def _attention_over_reviews(spec: FiguresSpec, model: str) -> Iterator[CataloguedFigure]:
+    """The figures of the attention measured over many reviews."""
+    for budget in spec.budget_names:
+        end, named = suffix(spec, budget), f", {budget}" if spec.several_budgets else ""
+        for name, shows in OVER_REVIEWS.items():
+            labels = {"model": model, "shows": f"{shows}{named}"}
+            yield CataloguedFigure(f"{name}_{model}{end}", "Attention over many reviews", labels, name)
+
+
 def suffix(spec: TablesSpec, budget: str) -> str:
     """End of the name of a figure that shows one budget; a study of one budget does not name it."""
     return f"_{budget}" if spec.several_budgets else ""
@@ -110,3 +135,11 @@ def attention_cells(spec: TablesSpec, model: str) -> list[GridCell]:
     """
     shown = model, spec.policy_names[0], spec.budget_names[0], spec.seeds[0]
     return [cell for cell in spec.cells if (cell.model, cell.policy, cell.budget, cell.seed) == shown]
+
+
+def seed_cell(spec: TablesSpec, model: str) -> GridCell | None:
+    """The cell beside the first of ``attention_cells`` that differs from it in the seed alone; None with one seed."""
+    first = attention_cells(spec, model)[0]
+    wanted = model, first.policy, first.budget, first.batch, spec.seeds[min(1, len(spec.seeds) - 1)]
+    found = next(cell for cell in spec.cells if (cell.model, cell.policy, cell.budget, cell.batch, cell.seed) == wanted)
+    return None if found.seed == first.seed else found

@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from batchscope.errors import UserError, counted
+from batchscope.report.attention_figures import attention_figures
 from batchscope.report.calibration import calibration_figures
-from batchscope.report.catalogue import attention_cells, figure_names, suffix
+from batchscope.report.catalogue import attention_cells, figure_names, seed_cell, suffix
 from batchscope.report.curves import training_figure, validation_cost_figure, validation_figure
+from batchscope.report.difference_maps import difference_figure
 from batchscope.report.findings import read_csv, read_findings
 from batchscope.report.forest import forest_figure
 from batchscope.report.geometry_figures import geometry_figures
@@ -82,6 +84,8 @@ def draw_figures(spec: FiguresSpec, study_folder: Path) -> None:
         drawn |= calibration_figures(spec, study_folder / "tables")
     if spec.geometry:
         drawn |= geometry_figures(spec, study_folder / "tables")
+    if spec.attention_measures:
+        drawn |= attention_figures(spec, study_folder / "tables")
     for model in spec.model_names:
         for budget in spec.budget_names:
             part, end = spec.of_budget(budget), suffix(spec, budget)
@@ -100,20 +104,27 @@ def draw_figures(spec: FiguresSpec, study_folder: Path) -> None:
 
 
 def _attention_figures(spec: FiguresSpec, model: str, study_folder: Path) -> dict[str, Figure]:
-    """Name → figure of every review; the reason in place of maps for an encoder that gives no attention."""
-    read = {cell: load_attention(study_folder / "runs" / cell.run) for cell in attention_cells(spec, model)}
+    """Name → figures of every review; the reason in place of maps for an encoder that gives no attention."""
+    cells, seed = attention_cells(spec, model), seed_cell(spec, model)
+    read = {cell: load_attention(study_folder / "runs" / cell.run) for cell in [*cells, *([seed] if seed else [])]}
     figures = {}
     for name in spec.review_names:
+        change = None
         reason = next((reason for _, reason in read.values() if reason is not None), None)
         lacking = [cell.run for cell, (reviews, _) in read.items() if name not in reviews]
         if reason is not None:
-            figure = sentence_figure(f"{model}: no attention", reason)
+            figure = change = sentence_figure(f"{model}: no attention", reason)
         elif lacking:
             raise UserError(f"run {lacking[0]} has no attention of review {name!r}; make its attention again")
         else:
             maps = [(cell, reviews[name]) for cell, (reviews, _) in read.items()]
-            figure = attention_figure(model, maps, Wording(*spec.words))
+            shown, words = maps[: len(cells)], Wording(*spec.words)
+            figure = attention_figure(model, shown, words)
+            if len(shown) > 1:
+                change = difference_figure(model, shown, maps[-1] if seed else None, words)
         figures[f"attention_{model}_{name}"] = figure
+        if change is not None:
+            figures[f"attention_difference_{model}_{name}"] = change
     return figures
 
 

@@ -6,7 +6,8 @@ import pandas as pd
 
 from batchscope.statistics.records import Finding, Trend
 
-TEXT = ("model", "lr_policy", "budget", "run", "class", "label", "prediction", "edge", "open_ends", "runs")
+TEXT: tuple[str, ...] = ("model", "lr_policy", "budget", "run", "class", "label", "prediction", "edge", "open_ends")
+TEXT += ("runs", "attention", "between", "reason", "removed", "layer_set")
 """Columns that hold text whatever it looks like: a model may be called 1 or NA."""
 
 

@@ -1,4 +1,4 @@
-"""The attention maps of one run: the last layer large, all layers as a grid."""
+"""The attention maps of one run: the last layer large, all layers as a grid, all heads as a larger one."""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon
+from matplotlib.patches import Patch, Polygon
 from numpy.typing import NDArray
 
 from batchscope.errors import UserError
@@ -31,6 +32,8 @@ from batchscope.wording import REVIEWS, Wording
 
 LONGEST_LABEL = 14
 MOST_LABELS = 128
+MOST_PIXELS = 48
+"""Of a head's map in the grid of all heads, across."""
 LINE_MARKS = str.maketrans({"\n": "↵", "\r": "↵", "\t": "⇥"})
 
 
@@ -45,23 +48,25 @@ class ReviewMaps(NamedTuple):
 
 
 def draw_maps(run_folder: Path, names: Sequence[str], output_folder: Path, words: Wording = REVIEWS) -> None:
-    """Write ``{name}_last.png`` and ``{name}_all.png`` of a run for each review in ``names``: its last layer, and all.
+    """Write the pictures of a run for each review in ``names``.
 
-    For an encoder that gives no attention both pictures say so. Raises UserError if the run has no attention of a
-    review.
+    They are ``{name}_last.png``, the last layer, ``{name}_all.png``, all layers with heads averaged, and
+    ``{name}_heads.png``, all heads. For an encoder that gives no attention the pictures say so. Raises UserError if the
+    run has no attention of a review.
     """
     reviews, reason = load_attention(run_folder)
     origin = run_in_words(run_folder)
     for name in names:
-        last, every = output_folder / f"{name}_last.png", output_folder / f"{name}_all.png"
+        last, every, heads = (output_folder / f"{name}_{what}.png" for what in ("last", "all", "heads"))
         if reason is not None:
-            for path in (last, every):
+            for path in (last, every, heads):
                 save(sentence_figure(origin, reason), path)
         elif name not in reviews:
             raise UserError(f"{run_folder / 'attention'} has no review {name!r}; run the attention stage again")
         else:
             save(last_layer_figure(reviews[name], origin, words), last)
             save(all_layers_figure(reviews[name], origin, words), every, colours=72)
+            save(all_heads_figure(reviews[name], load_heads(run_folder, name), origin, words), heads, colours=72)
 
 
 def load_attention(run_folder: Path) -> tuple[dict[str, ReviewMaps], str | None]:
@@ -81,6 +86,17 @@ def load_attention(run_folder: Path) -> tuple[dict[str, ReviewMaps], str | None]
     return reviews, measures.get("reason")
 
 
+def load_heads(run_folder: Path, name: str) -> NDArray[np.float32]:
+    """The maps ``[layers, H, n, n]`` of every head for one review, rounded to 1/255 of the head's largest weight."""
+    path = run_folder / "attention" / "attention.npz"
+    with np.load(path) as arrays:
+        if f"{name}.levels" not in arrays.files:
+            raise UserError(f"{path} has no maps of review {name!r} by head; run the attention stage of this run again")
+        unit = arrays[f"{name}.largest"][:, :, None, None] / 255
+        found: NDArray[np.float32] = arrays[f"{name}.levels"] * unit
+    return found
+
+
 def sentence_figure(title: str, sentence: str) -> Figure:
     """A figure that says why there is nothing to draw."""
     figure = Figure(figsize=(7, 0.8))
@@ -94,12 +110,14 @@ def not_allowed(n: int, window: int | None) -> NDArray[np.bool_]:
     return distance > (n if window is None else window)
 
 
-def draw_map(axis: Axes, weights: NDArray[np.floating], window: int | None, norm: Any) -> None:
+def draw_map(
+    axis: Axes, weights: NDArray[np.floating], window: int | None, norm: Any, scale: Colormap = ATTENTION_SCALE
+) -> None:
     """One map ``[n, n]`` on a bare axis; the cells a window leaves out are grey and hatched instead of zero."""
     n = len(weights)
     axis.imshow(
         np.ma.masked_array(weights, not_allowed(n, window)),
-        cmap=ATTENTION_SCALE.with_extremes(bad=NOT_ALLOWED["facecolor"]),
+        cmap=scale.with_extremes(bad=NOT_ALLOWED["facecolor"]),
         norm=norm,
         interpolation="nearest",
     )
@@ -188,6 +206,44 @@ def all_layers_figure(review: ReviewMaps, origin: str, words: Wording = REVIEWS)
     key = not_allowed_key() if has_window(layers, n) else []
     frame(figure, _title(review, words), f"{origin}; {what}. {ATTENTION_NORM_IN_WORDS}", key)
     return figure
+
+
+def all_heads_figure(review: ReviewMaps, heads: NDArray[np.float32], origin: str, words: Wording = REVIEWS) -> Figure:
+    """The maps ``heads`` ``[layers, H, n, n]`` on one colour scale: a row per layer, a column per head."""
+    layers, count, n = heads.shape[:3]
+    size = min(n, MOST_PIXELS)
+    norm, step = attention_norm(float(heads.max()), n), size + max(1, size // 12)
+    picture = np.ones((layers * step, count * step, 4))
+    for layer, facts in enumerate(review.facts["layers"]):
+        left_out = not_allowed(n, facts["window"])
+        for head in range(count):
+            colours = ATTENTION_SCALE(norm(pooled(heads[layer, head], size)))
+            colours[pooled((~left_out).astype(float), size) == 0] = to_rgba(NOT_ALLOWED["facecolor"])
+            picture[layer * step : layer * step + size, head * step : head * step + size] = colours
+    side = max(0.36, min(0.62, 11 / count))
+    figure = Figure(figsize=(max(5.5, count * side + 1.7), layers * side + 1.5))
+    axis = figure.subplots()
+    axis.imshow(picture, interpolation="nearest")
+    open_axis(axis)
+    axis.set_xticks([(head + 0.5) * step for head in range(count)], [str(head + 1) for head in range(count)])
+    names = [layer_in_words(facts).removeprefix("layer ") for facts in review.facts["layers"]]
+    axis.set_yticks([(layer + 0.5) * step for layer in range(layers)], names)
+    axis.set_xlabel("head")
+    axis.set_ylabel("layer")
+    attention_bar(figure, axis, norm)
+    what = "every head, rows attend to columns; one colour scale"
+    key = [Patch(label="not allowed: outside the window", color=NOT_ALLOWED["facecolor"])]
+    windowed = key if has_window(review.facts["layers"], n) else []
+    frame(figure, _title(review, words), f"{origin}; {what}. {ATTENTION_NORM_IN_WORDS}", windowed)
+    return figure
+
+
+def pooled(values: NDArray[np.floating], size: int) -> NDArray[np.floating]:
+    """The largest of the values ``[n, n]`` that fall on each of ``size`` × ``size`` cells, size at most n."""
+    starts = np.unique(np.arange(size) * len(values) // size)
+    pooled_rows = np.maximum.reduceat(values, starts, axis=0)
+    found: NDArray[np.floating] = np.maximum.reduceat(pooled_rows, starts, axis=1)
+    return found
 
 
 def _title(review: ReviewMaps, words: Wording) -> str:

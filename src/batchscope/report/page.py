@@ -11,7 +11,7 @@ from markupsafe import Markup
 from batchscope import __version__
 from batchscope.errors import UserError
 from batchscope.files import write_text
-from batchscope.report import calibration, inlined, insight, messages, sections, trust, verdicts
+from batchscope.report import attention, calibration, inlined, insight, messages, sections, trust, verdicts
 from batchscope.report.answer import answer
 from batchscope.report.branches import branches_in_words, branches_table
 from batchscope.report.budgets import budgets_section
@@ -40,6 +40,11 @@ LONGEST_REVIEW = 900
 MOST_VERDICTS = 8
 """Sentences on contrasts that are in sight; the others unfold."""
 TRAINING = ("training_accuracy", "training_loss")
+MAPS = {
+    "attention": "attention of the last layer for the review, side by side over batch sizes",
+    "attention_difference": "change of the last layer's attention for the review from the first batch size",
+}
+"""Figures of a review, and what they show."""
 VALIDATION = ("validation_accuracy", "validation_cost")
 
 
@@ -120,6 +125,7 @@ def _context(spec: ReportSpec, study: Finished, folder: Path) -> dict[str, objec
         "cost_figure": embedded(figures, "cost"),
         "quality_cost_figure": embedded(figures, "quality_cost"),
         "attention": _attention(spec, study, figures),
+        "over_reviews": attention.attention_section(spec, folder) if spec.attention_measures else None,
         "messages": _messages(spec, study, summary, found, folder),
         **_classes(study, summary),
         **_trust(spec, study),
@@ -253,7 +259,12 @@ def _attention(spec: ReportSpec, study: Finished, figures: Path) -> dict[str, ob
             {
                 "title": found[name]["title"],
                 "text": _shortened(found[name]["text"]),
-                "maps": [(model, embedded(figures, f"attention_{model}_{name}")) for model in shown],
+                "maps": [
+                    (f"{model}: {what}", embedded(figures, f"{stem}_{model}_{name}"))
+                    for model in shown
+                    for stem, what in MAPS.items()
+                    if len(spec.batch_sizes) > 1 or stem == "attention"
+                ],
             }
             for name in (spec.review_names if shown else ())
         ],

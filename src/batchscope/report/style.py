@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm, to_hex
+from matplotlib.colors import LinearSegmentedColormap, Normalize, PowerNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.typing import LineStyleType
+from numpy.typing import NDArray
 from PIL import Image
 
 from batchscope.files import atomic
@@ -47,6 +49,10 @@ DARK_BATCH_SCALE = LinearSegmentedColormap.from_list("dark batch", ["#ffd98a", "
 ATTENTION_SCALE = LinearSegmentedColormap.from_list(
     "attention", ["#fdfcf7", "#dcebe4", "#94c8c2", "#4896ab", "#235f8c", "#15284f"]
 )
+DIFFERENCE_SCALE = LinearSegmentedColormap.from_list(
+    "difference", ["#0c5677", "#7db6c9", "#fdfcf7", "#e3a27d", "#9c3d12"]
+)
+"""Less to more attention; no change is as light as no attention."""
 SWEEP_COLOURS = ("#fdfbf5", "#c9dfc4", "#6fae97", "#2d7183", "#1c3a5e")
 SWEEP_SCALE = LinearSegmentedColormap.from_list("sweep", SWEEP_COLOURS)
 """Low to high validation accuracy."""
@@ -140,6 +146,24 @@ DARKEST_OVER_EVEN = 27
 """Even attention gets at most the cube root of its inverse, a third of the scale."""
 ATTENTION_NORM_IN_WORDS = "Colour follows the cube root of the weight."
 ATTENTION_TICKS = (0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+
+
+def cube_root(difference: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Differences of weights as they are coloured: small ones stay visible beside a sink's."""
+    roots: NDArray[np.floating] = np.cbrt(difference)
+    return roots
+
+
+def difference_bar(figure: Figure, axes: Any, largest: float) -> None:
+    """The colour bar of difference maps whose values are ``cube_root`` of up to ``largest``."""
+    ends = [tick for tick in ATTENTION_TICKS if 0 < tick <= largest] or [largest]
+    shown = [*(-tick for tick in reversed(ends)), 0.0, *ends]
+    scale = ScalarMappable(Normalize(-np.cbrt(largest), np.cbrt(largest)), DIFFERENCE_SCALE)
+    bar = figure.colorbar(scale, ax=axes, shrink=0.7, aspect=30, pad=0.015, ticks=list(np.cbrt(shown)))
+    bar.outline.set_visible(False)
+    bar.ax.set_yticklabels([f"{tick:+g}".replace("-", "\N{MINUS SIGN}") if tick else "0" for tick in shown])
+    bar.ax.tick_params(length=2, labelsize=7.5, color=MUTED)
+    bar.set_label("difference of the attention weight")
 
 
 def attention_bar(figure: Figure, axes: Any, norm: PowerNorm) -> None:
