@@ -30,6 +30,7 @@ from batchscope.report.spec import ReportSpec
 from batchscope.report.sweep import sweep_section
 from batchscope.report.table import scopes
 from batchscope.report.tables import summarise
+from batchscope.report.viewer import viewer_section
 from batchscope.report.visible import visible
 from batchscope.statistics.conclusions import Conclusions, conclude
 from batchscope.statistics.health import faulty_runs
@@ -126,6 +127,7 @@ def _context(spec: ReportSpec, study: Finished, folder: Path) -> dict[str, objec
         "quality_cost_figure": embedded(figures, "quality_cost"),
         "attention": _attention(spec, study, figures),
         "over_reviews": attention.attention_section(spec, folder) if spec.attention_measures else None,
+        "viewer": viewer_section(spec, folder),
         "messages": _messages(spec, study, summary, found, folder),
         **_classes(study, summary),
         **_trust(spec, study),
