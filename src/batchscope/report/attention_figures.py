@@ -14,7 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from matplotlib.typing import LineStyleType
 
 from batchscope.report.calibration import rows_of, runs_of
@@ -45,6 +45,32 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 """Column of a divergence → how it looks."""
 MOST_POLICIES = 6
+RATIO_TICKS = (0.05, 0.1, 0.2, 0.5, 0.7, 1, 1.2, 1.5, 2, 3, 5, 10, 20)
+    0.05,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    1,
+    1.1,
+    1.2,
+    1.4,
+    1.6,
+    1.8,
+    2,
+    2.5,
+    3,
+    4,
+    5,
+    7,
+    10,
+    20,
+)
 
 
 class AttentionTables(NamedTuple):
@@ -117,7 +143,7 @@ def divergence_figure(spec: FiguresSpec, tables: AttentionTables, model: str, ti
     """Divergences of two runs by layer, and below the ratio of batch sizes to seeds; a column per LR policy."""
     policies = list(dict.fromkeys(tables.layers.lr_policy))
     shown = policies[:MOST_POLICIES]
-    figure = Figure(figsize=(max(8.6, 4.3 * len(shown)), 6.0))
+    figure = Figure(figsize=(max(10.2, 4.3 * len(shown)), 6.4))
     axes = figure.subplots(2, len(shown), squeeze=False, sharex=True, sharey="row", height_ratios=[1.35, 1])
     for (above, below), policy in zip(axes.T, shown, strict=True):
         rows = tables.layers[tables.layers.lr_policy == policy]
@@ -129,6 +155,7 @@ def divergence_figure(spec: FiguresSpec, tables: AttentionTables, model: str, ti
         above.set_yscale("log")
         _plain_log(above)
         below.set_xlabel("layer")
+        below.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes[0, 0].set_ylabel("Jensen–Shannon divergence, bits")
     axes[1, 0].set_ylabel("batch sizes ÷ seeds")
     reviews = int(tables.layers.reviews.max()) if tables.layers.reviews.notna().any() else 0
@@ -142,13 +169,13 @@ def divergence_figure(spec: FiguresSpec, tables: AttentionTables, model: str, ti
 
 
 def ratio_in_brief(ratios: pd.DataFrame) -> str:
-    """`1.42 (1.20 to 1.66)` of a policy's rows; of global and of sliding layers where it has both."""
+    """`1.42× (1.20 to 1.66)` of a policy's rows; a line for the global and one for the sliding layers."""
     parts = []
     for row in ratios.itertuples():
         name = f"{row.attention} layers " if len(ratios) > 1 else ""
         value = "no ratio" if pd.isna(row.ratio) else f"{row.ratio:.2f}×"
         parts.append(name + value + ("" if pd.isna(row.low) else f" ({row.low:.2f} to {row.high:.2f})"))
-    return ", ".join(parts)
+    return "\n".join(parts)
 
 
 def _ratio(axis: Axes, rows: pd.DataFrame) -> None:
@@ -160,7 +187,9 @@ def _ratio(axis: Axes, rows: pd.DataFrame) -> None:
         axis.vlines(known.layer, known.low, known.high, color=INK, linewidth=1.1, alpha=0.6)
         _line(axis, part.layer, part.ratio, INK, sliding, marker="s", linestyle="none")
     axis.set_yscale("log")
-    _plain_log(axis)
+    axis.yaxis.set_major_locator(FixedLocator(RATIO_TICKS))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _kind_key() -> list[Artist]:
@@ -290,7 +319,7 @@ def ablation_figure(spec: FiguresSpec, tables: AttentionTables, model: str, titl
             axis.grid(axis="x", visible=False)
         row[0].set_ylabel(f"{policy} LR policy\nchange of the margin")
     for axis, name in zip(axes[0], REMOVED.values(), strict=True):
-        axis.set_title(f"without {name}")
+        axis.set_title(f"without {name}", pad=17)
     for axis in axes[-1]:
         axis.set_xlabel("target batch size")
     note = (

@@ -54,7 +54,7 @@ def difference_figure(model: str, maps: Sequence[Shown], other_seed: Shown | Non
         "Colour follows the cube root of the difference. Attention moved: half the sum of the absolute differences of "
     )
     note += "a row, mean over rows."
-    title = f"{model}: {printable(words.of(first.facts['title']))}, {_message(first, others, other_seed)}"
+    title = f"{model}, {printable(words.of(first.facts['title']))}: {_message(first, others, other_seed)}"
     frame(figure, title, note, not_allowed_key() if has_window([layer], n) else [])
     return figure
 

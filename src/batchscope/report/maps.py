@@ -221,9 +221,10 @@ def all_heads_figure(review: ReviewMaps, heads: NDArray[np.float32], origin: str
             colours[pooled((~left_out).astype(float), size) == 0] = to_rgba(NOT_ALLOWED["facecolor"])
             picture[layer * step : layer * step + size, head * step : head * step + size] = colours
     side = max(0.36, min(0.62, 11 / count))
-    figure = Figure(figsize=(max(5.5, count * side + 1.7), layers * side + 1.5))
+    figure = Figure(figsize=(max(8.6, count * side + 1.7), layers * side + 1.5))
     axis = figure.subplots()
     axis.imshow(picture, interpolation="nearest")
+    axis.set_anchor("W")
     open_axis(axis)
     axis.set_xticks([(head + 0.5) * step for head in range(count)], [str(head + 1) for head in range(count)])
     names = [layer_in_words(facts).removeprefix("layer ") for facts in review.facts["layers"]]

@@ -7,13 +7,12 @@
   if (!root || !island || typeof DecompressionStream === "undefined") return;
   const data = JSON.parse(island.textContent);
   const find = (selector, within = root) => within.querySelector(selector);
-  const [KEYS, SIDES] = [["model", "policy", "budget", "batch", "seed"], ["a", "b"]];
-  const alone = data.runs.length === 1;
+  const create = (tag, properties) => Object.assign(document.createElement(tag), properties);
+  const [KEYS, SIDES, alone] = [["model", "policy", "budget", "batch", "seed"], ["a", "b"], data.runs.length === 1];
   const state = { review: data.reviews[0].name, layer: 0, head: 0, view: "all", grid: "a", words: false, at: null, a: data.runs[0] };
   state.b = data.runs.findLast((run) => KEYS.every((key) => key === "batch" || run[key] === state.a[key]));
   root.hidden = false;
-
-  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const [dark, ratio] = [matchMedia("(prefers-color-scheme: dark)"), Math.min(2, devicePixelRatio || 1)];
   const THEMES = {
     light: { weight: ["#fdfcf7", "#dcebe4", "#94c8c2", "#4896ab", "#235f8c", "#15284f"], change: ["#0c5677", "#7db6c9", "#fdfcf7", "#e3a27d", "#9c3d12"], greys: ["#e4e2dd", "#b3afa6"] },
     dark: { weight: ["#1a1d23", "#22384a", "#275f80", "#3f93a8", "#8ccbc2", "#f4f8ea"], change: ["#7fd0ee", "#2d6a80", "#1a1d23", "#85512f", "#ffb184"], greys: ["#34373d", "#5c6068"] },
@@ -22,15 +21,12 @@
   const ramp = (stops) => Array.from({ length: 256 }, (_, level) => {
     const place = (level / 255) * (stops.length - 1);
     const low = Math.min(Math.floor(place), stops.length - 2);
-    const part = (hex, at) => parseInt(hex.slice(at, at + 2), 16);
-    return [1, 3, 5].map((at) => Math.round(part(stops[low], at) + (part(stops[low + 1], at) - part(stops[low], at)) * (place - low)));
+    const [from, to] = [low, low + 1].map((stop) => [1, 3, 5].map((at) => parseInt(stops[stop].slice(at, at + 2), 16)));
+    return from.map((value, channel) => Math.round(value + (to[channel] - value) * (place - low)));
   });
   let paint = {};
-  const choosePaint = () => {
-    paint = Object.fromEntries(Object.entries(THEMES[dark.matches ? "dark" : "light"]).map(([kind, stops]) => [kind, ramp(stops)]));
-  };
+  const choosePaint = () => { paint = Object.fromEntries(Object.entries(THEMES[dark.matches ? "dark" : "light"]).map(([kind, stops]) => [kind, ramp(stops)])); };
   const ink = (name) => getComputedStyle(root).getPropertyValue(name).trim() || "#888";
-
   const known = new Map();
   /** A run's maps of the chosen review: levels [layer, head, query, key], and what belongs to them; null if left out. */
   const load = async (side) => {
@@ -47,8 +43,7 @@
   };
   /** Weights [query, key] of one head, counted from 1, or of the mean over heads (0); NaN where the window ends. */
   const weightsOf = ({ n, heads, levels, largest, windows }, layer, head) => {
-    const values = new Float32Array(n * n);
-    const shown = head ? [head - 1] : [...Array(heads).keys()];
+    const [values, shown] = [new Float32Array(n * n), head ? [head - 1] : [...Array(heads).keys()]];
     for (const one of shown) {
       const start = (layer * heads + one) * n * n;
       const unit = largest[layer * heads + one] / 255 / shown.length;
@@ -61,15 +56,13 @@
   /** Labels and, for each token, the place of its word; without merging every token is a word. */
   const wordsOf = ({ tokens, words }) => {
     if (!state.words) return { labels: tokens.map(shownToken), place: [...tokens.keys()] };
-    const labels = [];
-    words.forEach((word, token) => { labels[word] = labels[word] === undefined ? tokens[token] : labels[word] + tokens[token].replace(/^##/, ""); });
-    return { labels: labels.map(shownToken), place: words };
+    const whole = (word) => tokens.filter((_, token) => words[token] === word).map((token, part) => (part ? token.replace(/^##/, "") : token)).join("");
+    return { labels: [...new Set(words)].map(whole).map(shownToken), place: words };
   };
   /** Attention between words: the sum over a key's pieces, the mean over a query's (Clark et al. 2019, arXiv 1906.04341). */
   const merged = (maps, values) => {
     const { labels, place } = wordsOf(maps);
-    const pieces = new Float32Array(labels.length);
-    place.forEach((word) => { pieces[word] += 1; });
+    const pieces = labels.map((_, word) => place.filter((one) => one === word).length);
     const found = new Float32Array(labels.length ** 2).fill(NaN);
     values.forEach((value, cell) => {
       const query = place[Math.floor(cell / maps.n)];
@@ -79,20 +72,17 @@
     return { n: labels.length, labels, values: found };
   };
   const topOf = (...both) => Math.max(1e-6, ...both.filter(Boolean).flatMap((maps) => maps.largest));
-
-  /** Size a canvas in CSS pixels. */
-  const sized = (canvas, width, height) => {
-    const ratio = Math.min(2, devicePixelRatio || 1);
+  /** The context of a canvas, sized in CSS pixels, for text in a colour. */
+  const sized = (canvas, width, height, text) => {
     Object.assign(canvas, { width: Math.round(width * ratio), height: Math.round(height * ratio) });
     Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
     const context = canvas.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    return { context, ratio };
+    return Object.assign(context, { fillStyle: ink(text), font: "11px system-ui, sans-serif", textBaseline: "middle" });
   };
   /** A square picture of values [n, n], colour by the cube root up to `top`; of several cells on a pixel the largest. */
   const picture = (context, size, n, values, top, kind) => {
-    const image = context.createImageData(size, size);
-    const side = Math.min(n, size);
+    const [image, side] = [context.createImageData(size, size), Math.min(n, size)];
     const shown = new Float32Array(side * side).fill(NaN);
     values.forEach((value, cell) => {
       const at = Math.floor((Math.floor(cell / n) * side) / n) * side + Math.floor(((cell % n) * side) / n);
@@ -110,9 +100,10 @@
     }
     return image;
   };
+  const within = (value, most) => Math.max(0, Math.min(most, value));
   let panels = [];
   /** Frame the chosen pair on a panel. */
-  const mark = ({ context, image, margin, ratio, size, map }) => {
+  const mark = ({ context, image, margin, size, map }) => {
     context.putImageData(image, Math.round(margin * ratio), 0);
     if (!state.at || Math.max(...state.at) >= map.n) return;
     const cell = size / map.n;
@@ -125,18 +116,15 @@
     const room = canvas.parentElement.clientWidth;
     const margin = state.view !== "all" && room / map.n >= 9.5 ? 84 : 0;
     const size = Math.min(room - margin, margin ? map.n * 16 : 460);
-    const { context, ratio } = sized(canvas, size + margin, size + margin);
-    Object.assign(panel, { context, ratio, margin, size, image: picture(context, Math.round(size * ratio), map.n, map.values, top, kind) });
-    Object.assign(context, { fillStyle: ink("--ink"), font: "11px system-ui, sans-serif", textAlign: "right", textBaseline: "middle" });
+    const context = Object.assign(sized(canvas, size + margin, size + margin, "--ink"), { textAlign: "right" });
+    Object.assign(panel, { context, margin, size, image: picture(context, Math.round(size * ratio), map.n, map.values, top, kind) });
     for (let place = 0; margin && place < map.n; place += 1) {
       const label = map.labels[place].length > 13 ? `${map.labels[place].slice(0, 12)}…` : map.labels[place];
       const middle = ((place + 0.5) * size) / map.n;
       context.fillText(label, margin - 5, middle);
-      context.save();
-      context.translate(margin + middle, size + 5);
-      context.rotate(-Math.PI / 2);
+      context.setTransform(0, -ratio, ratio, 0, (margin + middle) * ratio, (size + 5) * ratio);
       context.fillText(label, 0, 0);
-      context.restore();
+      context.setTransform(ratio, 0, 0, ratio, 0, 0);
     }
     mark(panel);
   };
@@ -144,14 +132,12 @@
   /** Choose the pair at a query and a key, or none, and say its weights. */
   const point = (query, key) => {
     const most = Math.min(...panels.map(({ map }) => map.n)) - 1;
-    state.at = panels.length && query !== undefined ? [query, key].map((value) => Math.max(0, Math.min(most, value))) : null;
+    state.at = panels.length && query !== undefined ? [within(query, most), within(key, most)] : null;
     panels.forEach(mark);
     const line = find(".pair");
-    line.textContent = line.dataset.hint;
-    if (!state.at) return;
-    const named = state.at.map((place) => `“${panels[0].map.labels[place]}” (${place + 1})`);
-    const parts = panels.map(({ name, map }) => `${name} ${number(map.values[state.at[0] * map.n + state.at[1]])}`);
-    line.textContent = `${named.join(" attends to ")}: ${parts.join(" · ")}`;
+    const named = (state.at ?? []).map((place) => `“${panels[0].map.labels[place]}” (${place + 1})`).join(" attends to ");
+    const parts = panels.map(({ name, map }) => state.at && `${name} ${number(map.values[state.at[0] * map.n + state.at[1]])}`);
+    line.textContent = state.at ? `${named}: ${parts.join(" · ")}` : line.dataset.hint;
   };
   const board = {};
   const drawGrid = (a, b, both) => {
@@ -160,17 +146,16 @@
     canvas.hidden = !shown;
     if (!shown) return;
     const [layers, heads, label, kind] = [shown.windows.length, shown.heads, 26, state.grid === "change" ? "change" : "weight"];
-    const thumb = Math.max(10, Math.min(44, Math.floor((canvas.parentElement.clientWidth - label) / heads)));
-    const { context, ratio } = sized(canvas, label + thumb * heads, label + thumb * layers);
-    Object.assign(context, { fillStyle: ink("--muted"), font: "10px system-ui, sans-serif", textAlign: "center", textBaseline: "middle" });
+    const thumb = Math.floor(Math.max(10, Math.min(72, 640 / layers, (canvas.parentElement.clientWidth - label) / heads)));
+    const context = Object.assign(sized(canvas, label + thumb * heads, label + thumb * layers, "--muted"), { textAlign: "center" });
     for (let layer = 0; layer < layers; layer += 1) {
       const top = label + layer * thumb;
       context.fillText(`${layer + 1}${shown.windows[layer] === null ? "" : "~"}`, label / 2, top + thumb / 2);
       for (let head = 1; head <= heads; head += 1) {
         const left = label + (head - 1) * thumb;
         if (!layer) context.fillText(String(head), left + thumb / 2, label / 2);
-        let values = weightsOf(shown, layer, head);
-        if (kind === "change") values = weightsOf(b, layer, head).map((value, cell) => value - values[cell]);
+        const [values, others] = [weightsOf(shown, layer, head), kind === "change" && weightsOf(b, layer, head)];
+        if (others) others.forEach((value, cell) => { values[cell] = value - values[cell]; });
         const image = picture(context, Math.floor((thumb - 2) * ratio), shown.n, values, topOf(a, b), kind);
         context.putImageData(image, Math.round(left * ratio), Math.round(top * ratio));
       }
@@ -182,20 +167,17 @@
   const drawRollout = (side, maps, most) => {
     const line = find(`.rollout [data-side="${side}"]`);
     line.hidden = !maps || (side === "b" && alone);
-    if (!maps) return;
+    if (line.hidden) return;
     const { labels, place } = wordsOf(maps);
-    const shares = new Float32Array(labels.length);
-    place.forEach((word, token) => { shares[word] += maps.rollout[token]; });
+    const shares = labels.map((_, word) => maps.rollout.reduce((sum, share, token) => sum + (place[token] === word ? share : 0), 0));
     find(".text", line).replaceChildren(...labels.flatMap((label, word) => {
-      const node = Object.assign(document.createElement("span"), { textContent: label, title: `${(100 * shares[word]).toFixed(2)}%` });
+      const node = create("span", { textContent: label, title: `${(100 * shares[word]).toFixed(2)}%` });
       node.style.setProperty("--share", `${Math.round(100 * Math.min(1, Math.sqrt(shares[word] / most)))}%`);
       return [node, " "];
     }));
   };
-
-  const options = (select, entries, value) => {
-    select.replaceChildren(...entries.map(([key, text]) => Object.assign(document.createElement("option"), { value: key, textContent: text })));
-    select.value = value;
+  const options = (select, entries, chosen) => {
+    select.replaceChildren(...entries.map(([value, textContent]) => create("option", { value, textContent, selected: value === chosen })));
   };
   const passes = (key, value) => !window.batchscope?.filter?.[key]?.size || window.batchscope.filter[key].has(value);
   /** Offer what the page's filter lets through, and choose the run that is most like `wanted`; `first` counts most. */
@@ -212,10 +194,9 @@
   };
   const described = (side, maps) => {
     const { model, policy, batch, seed } = state[side];
-    const run = `${side.toUpperCase()}: ${model}, batch size ${batch}, ${policy} LR, seed ${seed}`;
-    if (!maps) return `${run}. Its maps are not in this page.`;
-    const label = maps.label === null ? "" : `, labelled ${data.classes[maps.label]}`;
-    return `${run}. Predicted ${data.classes[maps.prediction]} (p = ${maps.probability.toFixed(3)})${label}.`;
+    const label = typeof maps?.label === "number" ? `, labelled ${data.classes[maps.label]}` : "";
+    const said = maps ? `Predicted ${data.classes[maps.prediction]} (p = ${maps.probability.toFixed(3)})${label}.` : "Its maps are not in this page.";
+    return `${side.toUpperCase()}: ${model}, batch size ${batch}, ${policy} LR, seed ${seed}. ${said}`;
   };
   let turn = 0;
   const draw = async () => {
@@ -243,10 +224,10 @@
     panels.forEach(drawPanel);
     point(...(state.at ?? []));
     drawGrid(a, b, both);
-    const most = Math.max(1e-6, ...[a, b].filter(Boolean).flatMap((maps) => maps.rollout));
-    SIDES.forEach((side) => drawRollout(side, { a, b }[side], most));
+    const most = Math.max(1e-6, ...(a?.rollout ?? []), ...(b?.rollout ?? []));
+    drawRollout("a", a, most);
+    drawRollout("b", b, most);
   };
-
   root.addEventListener("change", ({ target: { name, value, checked, type, parentElement } }) => {
     const side = parentElement.closest("fieldset")?.dataset.side;
     if (side) offer(side, { ...state[side], [name]: value }, name);
@@ -254,10 +235,7 @@
     if (["review", "words"].includes(name)) state.at = null;
     draw();
   });
-  const choose = (layer, head) => {
-    Object.assign(state, { layer: Math.max(0, Math.min(board.layers - 1, layer)), head: Math.max(0, Math.min(board.heads, head)) });
-    draw();
-  };
+  const choose = (layer, head) => draw(Object.assign(state, { layer: within(layer, board.layers - 1), head: within(head, board.heads) }));
   const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   root.addEventListener("click", ({ target, offsetX, offsetY }) => {
     if (target.closest(".overview canvas")) choose(Math.floor((offsetY - board.label) / board.thumb), Math.floor((offsetX - board.label) / board.thumb) + 1);
@@ -266,8 +244,8 @@
     const step = event.target.tagName === "CANVAS" && STEPS[event.key];
     if (!step) return;
     event.preventDefault();
-    const [from, go] = event.target.closest(".overview") ? [[state.layer, state.head], choose] : [state.at ?? [0, -1], point];
-    go(from[0] + step[0], from[1] + step[1]);
+    const [[first, second], go] = event.target.closest(".overview") ? [[state.layer, state.head], choose] : [state.at ?? [0, -1], point];
+    go(first + step[0], second + step[1]);
   });
   find(".maps").addEventListener("pointermove", ({ target, offsetX, offsetY }) => {
     const panel = panels.find(({ canvas }) => canvas === target);
@@ -277,7 +255,7 @@
   document.addEventListener("batchscope:filter", () => { SIDES.forEach((side) => offer(side)); draw(); });
   dark.addEventListener("change", () => { choosePaint(); draw(); });
   let width = 0;
-  new ResizeObserver(() => { if (root.clientWidth !== width) { width = root.clientWidth; draw(); } }).observe(root);
+  new ResizeObserver(() => root.clientWidth !== width && draw((width = root.clientWidth))).observe(root);
   choosePaint();
   find('fieldset[data-side="b"]').hidden = alone;
   SIDES.forEach((side) => offer(side));
