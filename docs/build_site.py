@@ -22,6 +22,7 @@ SECTIONS = {
     "Start": [*("README.md", "docs/tutorial.md", "docs/report.md", "docs/imdb-small.md"), "docs/reference-study*.md"],
     "Guides": [
         "docs/data.md",
+        "docs/watching.md",
         "docs/clusters.md",
         "docs/environments.md",
         "docs/module.md",

@@ -3,6 +3,7 @@
 import argparse
 import gc
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from batchscope.cli import people, stages
 from batchscope.errors import UserError
 from batchscope.files import DamagedFileError
 from batchscope.provenance.code import code_hash
-from batchscope.provenance.jobs import read_job_file
+from batchscope.provenance.jobs import JobFile, read_job_file
 from batchscope.provenance.stages import STAGES, example, verb_of, write_record
 from batchscope.training.launch import is_rank
 from batchscope.training.stop import EXIT_STATUS, Stopped
+from batchscope.watch.pulse import FIRST_RANK, Pulse
 from batchscope.wording import REVIEWS, Wording
 
 log = logging.getLogger("batchscope")
@@ -58,13 +60,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    plan, design, fetch, verify, forensics, predict, explain = (
+    plan, watch, design, fetch, verify, forensics, predict, explain = (
         verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__) for name, verb in people.VERBS.items()
     )
     plan.add_argument("--configfile", type=Path, nargs="+", default=[], metavar="YAML", help="as for snakemake")
     plan.add_argument("--cores", type=int, metavar="N", help="predict the time with so many cores (all if not given)")
     plan.add_argument("--json", action="store_true", help="for machines")
     plan.add_argument("SNAKEMAKE", nargs="*", help="after --: further arguments for snakemake")
+    _add_watch(watch)
     _add_design(design)
     fetch.add_argument("--configfile", type=Path, required=True, metavar="YAML", help="the study's config")
     fetch.add_argument("--cache", type=Path, metavar="FOLDER", help="instead of HF_HOME")
@@ -82,6 +85,16 @@ def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     for verb in (verify, predict, explain):
         verb.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="of the model")
         verb.add_argument("--threads", type=int, metavar="N", help="CPU threads (all of them if not given)")
+
+
+def _add_watch(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("STUDY", type=Path, help="its config, its folder such as results/demo, or its name")
+    verb.add_argument("--once", action="store_true", help="print it once; status 1 if a job failed or was killed")
+    verb.add_argument("--all", action="store_true", help="once, with a line for every job")
+    verb.add_argument(
+        "--cores", type=int, metavar="N", help="predict the time with so many (those in use, if not given)"
+    )
+    verb.add_argument("--every", type=float, metavar="SECONDS", default=2.0, help="between two looks (2)")
 
 
 def _add_design(verb: argparse.ArgumentParser) -> None:
@@ -104,19 +117,32 @@ def run_stage(arguments: argparse.Namespace) -> None:
     """Do one job of the workflow; log its seconds, and those from the start of the process to the start of the work."""
     jobs = read_job_file(arguments.jobs)
     SAID.words = Wording(*jobs.settings.words)
-    task = stages.Task(jobs, arguments.job, arguments.threads, arguments.runtime, STARTED)
+    pulse = Pulse(pulse_file(jobs, arguments.job), arguments.jobs, STARTED)
+    task = stages.Task(jobs, arguments.job, arguments.threads, arguments.runtime, STARTED, pulse.observe)
     if verb_of(task.name) != arguments.verb:
         raise UserError(f"--job {task.name} is not a job of `batchscope {arguments.verb}`")
     began = time.time()
-    with recorded(task), stages.alone(task):
+    with nullcontext() if is_other_rank() else pulse, recorded(task), stages.alone(task):
         if not stages.is_done(task):
             with leased(task):
+                pulse.phase("starting")
                 with without_garbage_collection():
                     work = stages.VERBS[arguments.verb](task)
                 began = time.time()
+                pulse.phase("working")
                 work()
     seconds, start_up = time.time() - began, began - STARTED
     log.info(f"batchscope {arguments.verb}: done in {seconds:.2f} s (start-up {start_up:.2f} s)")
+
+
+def pulse_file(jobs: JobFile, job: str) -> Path:
+    """Where the process of a job says that it lives; of several ranks the first says how far the training is."""
+    return jobs.layout.process(f"{job}{FIRST_RANK}" if is_rank() else job)
+
+
+def is_other_rank() -> bool:
+    """Whether this process is one of several that share a training, and not the first."""
+    return is_rank() and os.environ.get("RANK", "0") != "0"
 
 
 @contextmanager

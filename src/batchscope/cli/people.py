@@ -1,6 +1,7 @@
 """The verbs that people call."""
 
 import argparse
+import sys
 
 from batchscope.errors import UserError
 
@@ -19,6 +20,16 @@ def plan(arguments: argparse.Namespace) -> None:
     foreseen = foresee(job_file, [job.name for job in jobs if job.reuses is None])
     outlook = outlook._replace(notes=[*outlook.notes, *foreseen.notes])
     print(as_json(jobs, outlook) if arguments.json else f"{as_table(jobs, outlook)}\n\n{foresight(job_file)}")
+
+
+def watch(arguments: argparse.Namespace) -> None:
+    """Show what becomes of every job of a study: in a terminal until all are done, elsewhere once."""
+    from batchscope.provenance.studies import find_study
+    from batchscope.watch.live import Options, watch
+
+    options = Options(arguments.once, arguments.all, arguments.cores, arguments.every)
+    if watch(find_study(arguments.STUDY), options):
+        sys.exit(1)
 
 
 def design(arguments: argparse.Namespace) -> None:
@@ -115,4 +126,4 @@ def explain(arguments: argparse.Namespace) -> None:
             print(path)
 
 
-VERBS = {verb.__name__: verb for verb in (plan, design, fetch, verify, forensics, predict, explain)}
+VERBS = {verb.__name__: verb for verb in (plan, watch, design, fetch, verify, forensics, predict, explain)}

@@ -19,6 +19,7 @@ from batchscope.provenance.jobs import JobFile
 from batchscope.provenance.layout import Layout, checkpoints_of
 from batchscope.provenance.stages import model_of, subject_of, verb_of
 from batchscope.training.launch import is_rank, launch
+from batchscope.training.records import HistoryLine
 from batchscope.training.spec import BranchSpec
 from batchscope.training.stop import deadline
 from batchscope.wording import Wording
@@ -40,6 +41,8 @@ class Task:
     """Minutes after which the job is ended."""
     started: float
     """When the process started, in seconds since 1970."""
+    observe: Callable[[HistoryLine], None] = lambda line: None
+    """Sees every line of a training's history as it is written."""
 
     @property
     def layout(self) -> Layout:
@@ -176,7 +179,7 @@ def train(task: Task) -> Work:
                 task.tokens,
                 task.run,
                 layout.state,
-                observe=tracker.log,
+                observe=_each(tracker.log, task.observe),
                 deadline=limit,
                 before_publish=prepare_later_stages,
                 certified=task.layout.certificate(task.model).is_file(),
@@ -184,6 +187,16 @@ def train(task: Task) -> Work:
             )
 
     return work
+
+
+def _each(*observers: Callable[[HistoryLine], None]) -> Callable[[HistoryLine], None]:
+    """Shows a line of the history to every observer."""
+
+    def observe(line: HistoryLine) -> None:
+        for observer in observers:
+            observer(line)
+
+    return observe
 
 
 def branch(task: Task) -> Work:

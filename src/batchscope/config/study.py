@@ -366,6 +366,8 @@ class Study(Config):
             device=self.device,
             gpus=self.gpus,
             save_every=self.save_every,
+            threads=self.model_threads,
+            all_maps=self.attention.maps == "all",
             words=self.data.wording,
         )
 

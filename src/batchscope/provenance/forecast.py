@@ -169,6 +169,16 @@ class _Training(NamedTuple):
     """When it was finished, in seconds since 1970."""
 
 
+class _Pace(NamedTuple):
+    """How fast a training goes."""
+
+    seconds_per_sample: float
+    starting: float
+    """Seconds of its job besides the training."""
+    examples: int
+    """Of the train split of a run like it."""
+
+
 class History:
     """How long earlier jobs took, in all studies under ``results``."""
 
@@ -177,6 +187,7 @@ class History:
         self.results = jobs.layout.results
         self.measured = cache(self._measured)
         self.trainings = cache(lambda: list(self._trainings()))
+        self._medians, self._pace = cache(self._find_medians), cache(self._find_pace)
         self.examples_of = cache(lambda path: len(load_tokens(path)))
 
     def seconds(self, job: str, after_update: int = 0) -> float | None:
@@ -187,16 +198,9 @@ class History:
         verb, _, subject = job.partition("/")
         if verb == "train":
             return self._training_seconds(job, after_update)
-        earlier = self.measured(verb)
-        model = subject.partition("/")[0]
-        for similar in (
-            [seconds for where, what, seconds in earlier if (where, what) == (self.jobs.study, subject)],
-            [seconds for _, what, seconds in earlier if what.partition("/")[0] == model],
-            [seconds for _, _, seconds in earlier],
-        ):
-            if similar:
-                return median(similar)
-        return None
+        medians = self._medians(verb)
+        similar = (self.jobs.study, subject), subject.partition("/")[0], None
+        return next((medians[key] for key in similar if key in medians), None)
 
     def _training_seconds(self, job: str, after_update: int) -> float | None:
         """Samples still to train on at the pace of earlier runs of the model on this kind of device.
@@ -204,25 +208,44 @@ class History:
         Of those, the runs of the same target batch size if there are some; the pace is wall-clock, validation included.
         On top comes what a job takes to start and to write its files.
         """
-        spec, device = self.jobs.spec(job, TrainSpec), self.jobs.settings.device
-        model = spec.model.identity()
-        runs = [run for run in self.trainings() if run.model == model]
+        spec = self.jobs.spec(job, TrainSpec)
+        pace = self._pace(spec.model.identity(), spec.target_batch_size)
+        if pace is None:
+            return None
+        samples = _samples(spec, self._examples(job, pace.examples), after_update)
+        return samples * pace.seconds_per_sample + pace.starting
+
+    def _examples(self, job: str, otherwise: int) -> int:
+        """Examples of the train split: of the study's own, where it is there, as a measured run had otherwise."""
+        tokens = self.jobs.layout.tokens(model_of(job)) / "train.arrow"
+        return self.examples_of(tokens) if tokens.is_file() else otherwise
+
+    def _find_pace(self, model: str, batch: int) -> "_Pace | None":
+        """Of the most similar earlier runs; None where there are none."""
+        device, trainings = self.jobs.settings.device, self.trainings()
+        runs = [run for run in trainings if run.model == model]
         if device != "auto" or any(run.on_gpu for run in runs):
             runs = [run for run in runs if run.on_gpu == (device in ("auto", "cuda"))]
         if not runs:
             return None
         latest = max(runs, key=lambda run: run.time)
         runs = [run for run in runs if run.device == latest.device]
-        runs = [run for run in runs if run.batch == spec.target_batch_size] or runs
-        examples = [run for run in self.trainings() if run.study == self.jobs.study] or runs
-        samples = _samples(spec, self._examples(job, examples[-1].examples), after_update)
-        starting = [run.starting for run in self.trainings() if run.starting is not None]
-        return samples * median(run.seconds / run.samples for run in runs) + (median(starting) if starting else 0)
+        runs = [run for run in runs if run.batch == batch] or runs
+        examples = [run for run in trainings if run.study == self.jobs.study] or runs
+        starting = [run.starting for run in trainings if run.starting is not None]
+        return _Pace(
+            median(run.seconds / run.samples for run in runs),
+            median(starting) if starting else 0.0,
+            examples[-1].examples,
+        )
 
-    def _examples(self, job: str, otherwise: int) -> int:
-        """Examples of the train split: of the study's own, where it is there, as a measured run had otherwise."""
-        tokens = self.jobs.layout.tokens(model_of(job)) / "train.arrow"
-        return self.examples_of(tokens) if tokens.is_file() else otherwise
+    def _find_medians(self, verb: str) -> dict[object, float]:
+        """Median seconds of a stage's jobs: by study and subject, by model, and of all under None."""
+        groups: dict[object, list[float]] = {}
+        for where, what, seconds in self.measured(verb):
+            for key in ((where, what), what.partition("/")[0], None):
+                groups.setdefault(key, []).append(seconds)
+        return {key: median(values) for key, values in groups.items()}
 
     def _measured(self, verb: str) -> list[tuple[str, str, float]]:
         """(study, subject, seconds) of every benchmark of a stage."""

@@ -11,6 +11,7 @@ from batchscope.evaluation import records as evaluation
 from batchscope.insight import records as insight
 from batchscope.provenance import records as provenance
 from batchscope.training import records as training
+from batchscope.watch import records as watch
 
 RUN = "runs/{model}/bs{batch}/{policy}/seed{seed}"
 FILES: dict[str, type] = {
@@ -30,6 +31,7 @@ FILES: dict[str, type] = {
     "certificates/{model}.json": certificate.Certificate,
     "fingerprints/{job}.json": provenance.JobRecord,
     "fingerprints/code/{hash}.json": provenance.CodeDescription,
+    "state/running/{job}.json": watch.JobProcess,
 }
 """File below ``results/{study}/`` → the type of its content."""
 

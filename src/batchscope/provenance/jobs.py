@@ -5,6 +5,7 @@ content, so a dry run or another config writes another file and never changes wh
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -35,11 +36,13 @@ class JobFile:
     """The distinct specs, as ``Spec.plain`` gives them."""
     jobs: Mapping[str, int]
     """Job, such as ``train/bert/bs64/constant/seed1`` → position of its spec."""
+    folder: Path | None = None
+    """The study's folder, where it is not ``results/{study}`` of the working directory."""
 
     @property
     def layout(self) -> Layout:
         """Where the study's files are."""
-        return Layout(RESULTS / self.study)
+        return Layout(self.folder or RESULTS / self.study)
 
     def plain(self, job: str) -> dict[str, object]:
         """The spec of a job as parsed JSON. Raises UserError where the study has no such job."""
@@ -85,7 +88,10 @@ def _distinct(specs: Mapping[str, Spec]) -> tuple[list[Spec], dict[str, int]]:
 def write_job_file(
     folder: Path, study: str, specs: Mapping[str, Spec], codes: Mapping[str, str], settings: TrainSettings
 ) -> Path:
-    """Write the job file into ``folder`` unless it is there already; its path."""
+    """Write the job file into ``folder``, or renew the time of the same one that is there already; its path.
+
+    So the newest job file is that of the last start.
+    """
     distinct, jobs = _distinct(specs)
     text = canonical_json(
         {
@@ -97,7 +103,10 @@ def write_job_file(
         }
     )
     path = folder / f"{digest(text)}.json"
-    if not path.exists():
+    if path.exists():
+        with suppress(OSError):  # it may be another user's
+            path.touch()
+    else:
         write_text(path, text + "\n")
     return path
 

@@ -34,6 +34,8 @@ class Layout:
         """States of unfinished runs; Snakemake does not know this folder, so it outlives a failed job."""
         self.ready = study / "state/ready"
         """Results that a training computed for later stages of its run."""
+        self.processes = study / "state/running"
+        """Signs of life of the processes of jobs."""
         self.locks = self.results / ".locks"
         """Locks on trainings, by their fingerprint; two studies may want the same one."""
         self.tracking = study / "wandb"
@@ -64,6 +66,14 @@ class Layout:
     def record(self, job: str) -> Path:
         """What the job's files were made of."""
         return self.study / FINGERPRINTS / f"{job}.json"
+
+    def process(self, job: str) -> Path:
+        """The sign of life of the job's process."""
+        return self.processes / f"{job}.json"
+
+    def log(self, job: str) -> Path:
+        """What the job wrote to standard output and error."""
+        return self.study / "logs" / f"{job}.log"
 
     def code_record(self, code: str) -> Path:
         """The description of a code that a record names."""

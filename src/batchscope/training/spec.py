@@ -91,5 +91,9 @@ class TrainSettings(Spec):
     gpus: int = 1
     save_every: float = 600
     """Seconds between saved states."""
+    threads: int = 1
+    """CPU threads of each job that runs a model, as the workflow asks for; to predict how long the jobs take."""
+    all_maps: bool = False
+    """Whether the study has attention maps of every run, and not of the first seed's alone."""
     words: tuple[str, str] = REVIEWS
     """What one text of the data and several are called, in messages."""

@@ -1,0 +1,94 @@
+"""A frame of `watch`: hostile text is text, and a small terminal shows what matters most."""
+
+import io
+from pathlib import Path
+
+import pytest
+from jobs import RUN, Jobs, jobs_of
+from processes import process
+from rich.console import Console
+from small import tiny_config
+
+from batchscope.files import write_json, write_text
+from batchscope.watch.ahead import Forecaster
+from batchscope.watch.frame import Frame, frame_of, shown
+from batchscope.watch.live import _fitted
+from batchscope.watch.states import Watcher
+
+EVIL = "\x1b[2J\x1b[31m[red]gone[/red] \u202ecod \x07\x9b5m 評価 :smile: {x}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
+        ("[red]x[/red] :smile:", "[red]x[/red] :smile:"),
+        ("a\u202eb\u2028c\x9bd\x00\x7f", "a\\u202eb\\u2028c\\x9bd\\x00\\x7f"),
+        ("naïve 評価 שלום √", "naïve 評価 שלום √"),
+        ("a\tb", "a b"),
+    ],
+)
+def test_control_characters_are_shown_and_markup_is_text(text: str, expected: str) -> None:
+    assert shown(text) == expected
+
+
+def frame(jobs: Jobs, **options: bool) -> Frame:
+    return frame_of(Watcher(jobs.layout).look(), jobs.layout, Forecaster(), **options)
+
+
+def written(lines: object, width: int, terminal: bool) -> str:
+    """What a terminal of this width, or a pipe, gets."""
+    file = io.StringIO()
+    console = Console(file=file, width=width, height=24, force_terminal=terminal, markup=False, highlight=False)
+    console.print(lines)
+    return file.getvalue()
+
+
+def failing_study(folder: Path, trainings: int = 1) -> Jobs:
+    jobs = jobs_of(folder, tiny_config(seeds=list(range(1, trainings + 1))))
+    for number in range(1, trainings + 1):
+        name = f"train/bert/bs16/constant/seed{number}"
+        write_json(jobs.layout.process(name), process(jobs, phase="failed", message=EVIL, host=EVIL, slurm_job=EVIL))
+        write_text(jobs.layout.log(name), f"{EVIL}\n[bold]markup[/bold]\n")
+    return jobs
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_escape_sequence_of_a_log_or_message_reaches_the_terminal(tmp_path: Path, terminal: bool) -> None:
+    jobs = failing_study(tmp_path)
+    out = "".join(written(line, 200, terminal) for line in frame(jobs).whole())
+    assert "\\x1b[2J\\x1b[31m[red]gone[/red] \\u202ecod \\x07\\x9b5m 評価 :smile: {x}" in out
+    assert "[bold]markup[/bold]" in out
+    assert not any(evil in out for evil in ("\x1b[2J", "\u202e", "\x07", "\x9b", "\x1b[31m[red]"))
+
+
+@pytest.mark.parametrize(("width", "height"), [(24, 10), (40, 16), (80, 24), (200, 60)])
+def test_a_terminal_of_any_size_gets_no_more_than_it_has_room_for(tmp_path: Path, width: int, height: int) -> None:
+    jobs = failing_study(tmp_path, trainings=12)
+    file = io.StringIO()
+    console = Console(file=file, width=width, height=height, force_terminal=False, markup=False, highlight=False)
+    console.print(_fitted(frame(jobs), console))
+    lines = file.getvalue().splitlines()
+    assert len(lines) < height and max(map(len, lines)) <= width
+    assert "12 jobs did not" in file.getvalue()
+    assert "more line" in file.getvalue() or height == 60
+
+
+def test_a_pipe_gets_every_job_if_asked(tmp_path: Path) -> None:
+    jobs = failing_study(tmp_path, trainings=2)
+    assert not frame(jobs).jobs
+    lines = [line.plain for line in frame(jobs, every_job=True).jobs]
+    assert f"failed   train/{RUN}" in lines and "to do    corpus" in lines
+    assert len(lines) == len(Watcher(jobs.layout).look().states)
+
+
+def test_the_trainings_of_a_cell_are_marks_in_one_line(tmp_path: Path) -> None:
+    jobs = failing_study(tmp_path, trainings=11)
+    lines = [line.plain for line in frame(jobs).trainings]
+    assert lines[0] == "trainings, a mark per seed  ✗ failed  · to do"
+    assert lines[1:] == [
+        "✗✗✗✗✗✗✗✗✗✗✗  bert/bs16/constant",
+        "···········  bert/bs40/constant",
+        "···········  modernbert/bs16/constant",
+        "···········  modernbert/bs40/constant",
+    ]
