@@ -11,7 +11,7 @@ from small_workflow import SMALL, Workflow
 
 from batchscope.files import write_json
 from batchscope.provenance.plan import planned_jobs
-from batchscope.provenance.stages import verb_of
+from batchscope.provenance.stages import subject_of, verb_of
 from batchscope.provenance.studies import wanted_jobs
 from batchscope.training.spec import BudgetSpec, TrainSpec
 from batchscope.training.windows import windows
@@ -34,14 +34,17 @@ def test_the_jobs_their_order_and_what_they_occupy_are_those_of_the_rules(
     planned, jobs = planned_jobs([workflow.config])
     expected = {job.name: (sorted(job.needs), job.threads, job.gpus, job.priority) for job in planned}
     assert {verb_of(name) for name in expected} == {verb_of(name) for name in jobs.jobs}
+    wanted, subjects = wanted_jobs(jobs), dict[str, list[str]]()
+    for name in wanted:
+        subjects.setdefault(verb_of(name), []).append(subject_of(name))
     assert expected == {
         name: (
-            sorted(set(needs_of(name, jobs))),
+            sorted(set(needs_of(name, subjects))),
             threads_of(name, jobs),
             gpus_of(name, jobs),
             PRIORITY.get(verb_of(name), 0),
         )
-        for name in wanted_jobs(jobs)
+        for name in wanted
     }
     assert SMALL["device"] == "cpu"
 

@@ -51,8 +51,11 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
     for name, stage in stages.VERBS.items():
         verb = verbs.add_parser(name, help=stage.__doc__, description=stage.__doc__)
-        verb.add_argument("--jobs", type=Path, required=True, metavar="FILE", help="job file that the workflow wrote")
-        verb.add_argument("--job", required=True, metavar="NAME", help=f"such as {example(name)}")
+        partial = name == "report"
+        verb.add_argument("--jobs", type=Path, required=not partial, metavar="FILE", help="job file of the workflow")
+        verb.add_argument("--job", required=not partial, metavar="NAME", help=f"such as {example(name)}")
+        if partial:
+            verb.add_argument("--partial", type=Path, metavar="STUDY", help="instead: what a study has so far")
         verb.add_argument("--threads", type=int, metavar="N", help="CPU threads (all of them if not given)")
         verb.add_argument("--runtime", type=float, metavar="MINUTES", help="wall-time limit of the job")
     _add_people(verbs)
@@ -60,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    plan, watch, design, fetch, verify, forensics, predict, explain = (
+    plan, watch, compare, design, fetch, verify, forensics, predict, explain = (
         verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__) for name, verb in people.VERBS.items()
     )
     plan.add_argument("--configfile", type=Path, nargs="+", default=[], metavar="YAML", help="as for snakemake")
@@ -68,6 +71,9 @@ def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     plan.add_argument("--json", action="store_true", help="for machines")
     plan.add_argument("SNAKEMAKE", nargs="*", help="after --: further arguments for snakemake")
     _add_watch(watch)
+    compare.add_argument("A", type=Path, help="a finished study: its config, its folder or its name")
+    compare.add_argument("B", type=Path, help="another one")
+    compare.add_argument("--html", type=Path, metavar="FILE", help="write it as a page, too")
     _add_design(design)
     fetch.add_argument("--configfile", type=Path, required=True, metavar="YAML", help="the study's config")
     fetch.add_argument("--cache", type=Path, metavar="FOLDER", help="instead of HF_HOME")
@@ -115,6 +121,8 @@ def _add_design(verb: argparse.ArgumentParser) -> None:
 
 def run_stage(arguments: argparse.Namespace) -> None:
     """Do one job of the workflow; log its seconds, and those from the start of the process to the start of the work."""
+    if arguments.jobs is None or arguments.job is None:
+        raise UserError("give --partial STUDY; --jobs and --job are those of the workflow, which writes whole reports")
     jobs = read_job_file(arguments.jobs)
     SAID.words = Wording(*jobs.settings.words)
     pulse = Pulse(pulse_file(jobs, arguments.job), arguments.jobs, STARTED)
@@ -194,7 +202,9 @@ def main(argv: list[str] | None = None) -> None:
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     verb = arguments.verb
     try:
-        if verb in stages.VERBS:
+        if verb == "report" and arguments.partial:
+            people.partial_report(arguments)
+        elif verb in stages.VERBS:
             run_stage(arguments)
         else:
             people.VERBS[verb](arguments)

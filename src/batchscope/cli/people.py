@@ -32,6 +32,25 @@ def watch(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def partial_report(arguments: argparse.Namespace) -> None:
+    """Write tables, figures and a page of what a study has so far, without verdicts, and say where they are."""
+    from batchscope.provenance.studies import find_study
+    from batchscope.watch.partial import write_partial
+
+    print(write_partial(find_study(arguments.partial)))
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Say what differs between two finished studies, and compare the results of the cells that both have."""
+    from batchscope.compare.compare import as_markdown, write_page
+    from batchscope.compare.compare import compare as run
+
+    found = run(arguments.A, arguments.B)
+    print(as_markdown(found), end="")
+    if arguments.html:
+        write_page(found, arguments.html)
+
+
 def design(arguments: argparse.Namespace) -> None:
     """Say which difference so many seeds and test reviews can establish, and what the margin needs, without a study."""
     from pydantic import ValidationError
@@ -126,4 +145,4 @@ def explain(arguments: argparse.Namespace) -> None:
             print(path)
 
 
-VERBS = {verb.__name__: verb for verb in (plan, watch, design, fetch, verify, forensics, predict, explain)}
+VERBS = {verb.__name__: verb for verb in (plan, watch, compare, design, fetch, verify, forensics, predict, explain)}

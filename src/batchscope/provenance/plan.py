@@ -230,7 +230,11 @@ def changed_code(job: str, description: Path) -> Iterator[Cause]:
     except (OSError, ValueError):
         yield {"kind": "code", "module": module, "name": None, "change": "changed"}
         return
-    new = describe_code(module)
+    yield from code_changes(old, describe_code(module))
+
+
+def code_changes(old: CodeDescription, new: CodeDescription) -> Iterator[Cause]:
+    """The definitions, templates and libraries that differ between two codes."""
     for module in sorted(old["modules"].keys() | new["modules"].keys()):
         before, after = old["modules"].get(module, {}), new["modules"].get(module, {})
         for name, change in _changes(before, after):

@@ -8,7 +8,7 @@ import yaml
 from batchscope.errors import UserError
 from batchscope.provenance.jobs import JobFile, read_job_file
 from batchscope.provenance.layout import RESULTS, Layout
-from batchscope.provenance.stages import verb_of
+from batchscope.provenance.stages import STAGES, subject_of, verb_of
 from batchscope.report.spec import TablesSpec
 
 CONFIGS = (".yaml", ".yml", ".json")
@@ -65,9 +65,12 @@ def jobs_in(layout: Layout, path: Path) -> JobFile:
 def wanted_jobs(jobs: JobFile) -> list[str]:
     """The jobs that the workflow runs where no file is asked for by name, in the order of the job file."""
     wanted = []
-    first_seed = f"/seed{jobs.spec('tables', TablesSpec).seeds[0]}"
+    tables = jobs.spec("tables", TablesSpec)
+    runs, first_seed = {cell.run for cell in tables.cells}, f"/seed{tables.seeds[0]}"
     for job in jobs.jobs:
         verb = verb_of(job)
+        if STAGES[verb].output.startswith("runs/") and subject_of(job) not in runs:
+            continue  # of a cell that reads the run of another one
         untracked = verb == "track" and jobs.plain(job).get("mode") == "disabled"
         without_maps = verb == "maps" and not jobs.settings.all_maps and not job.endswith(first_seed)
         if not untracked and not without_maps:

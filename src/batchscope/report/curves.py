@@ -30,6 +30,8 @@ def training_figure(spec: FiguresSpec, history: pd.DataFrame, model: str, quanti
             axis = axes[row, column]
             for batch, colour in colours.items():
                 curves = [smooth[run] for run in runs_of(spec, model, policy, batch)]
+                if not curves:  # in a part of a study
+                    continue
                 _draw_seeds(axis, curves, progress, quantity, colour)
             if progress == "update":
                 _updates_axis(axis, logarithmic=most / fewest >= LOG_FROM_RATIO, most=most)
@@ -58,6 +60,8 @@ def validation_figure(spec: FiguresSpec, history: pd.DataFrame, model: str, titl
     for axis, policy in zip(axes, policies, strict=True):
         for batch, colour in colours.items():
             curves = [by_run[run] for run in runs_of(spec, model, policy, batch)]
+            if not curves:  # in a part of a study
+                continue
             _draw_seeds(axis, curves, "epoch", "accuracy", colour)
             best = pd.DataFrame([curve.loc[curve.validation_correct.idxmax()] for curve in curves])
             axis.plot(best.epoch, best.accuracy, "o", color=colour, markersize=5, markeredgecolor="white")

@@ -290,6 +290,8 @@ def _policy_line(
     means = []
     for place, size in enumerate(sizes):
         group, colour = rows[rows.target_batch_size == size], colours[size]
+        if group.empty:  # in a part of a study
+            continue
         several = len(group) > 1
         x = place + shift + (np.linspace(-0.075, 0.075, len(group)) if several else np.zeros(1))
         low, high = _intervals(group)
@@ -303,7 +305,7 @@ def _policy_line(
         face, edge = (colour, PAPER) if mark.filled and several else (colour if mark.filled else PAPER, colour)
         look: dict[str, Any] = {"markersize": 7, "markeredgewidth": 1.5, "markeredgecolor": edge, "zorder": 4}
         axis.plot(place + shift, mean, mark.marker, markerfacecolor=face, **look)
-    axis.plot(*zip(*means, strict=True), color=MUTED, linewidth=1, linestyle=mark.line, zorder=3)
+    axis.plot(*np.array(means).reshape(-1, 2).T, color=MUTED, linewidth=1, linestyle=mark.line, zorder=3)
 
 
 def _intervals(results: pd.DataFrame) -> np.ndarray:

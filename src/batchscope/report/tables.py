@@ -110,27 +110,27 @@ def write_tables(spec: TablesSpec, study_folder: Path) -> None:
     owners |= {cell.run: cell for cell in reversed(grid.cells)}
     shown = {cell.run for cell in grid.cells}
     runs = {name: run._replace(cell=owners[name]) for name, run in trained.items() if name in shown}
-    history = _history(run._replace(cell=owners[run.cell.run]) for run in trained.values())
+    history = history_of(run._replace(cell=owners[run.cell.run]) for run in trained.values())
     lines = history.to_pandas()
-    results = pd.DataFrame([_result(cell, runs[cell.run], audit["classes"]) for cell in grid.cells])
+    results = pd.DataFrame([result_row(cell, runs[cell.run], audit["classes"]) for cell in grid.cells])
     summary = summarise(results)
 
-    _write_parquet(tables / "history.parquet", history)
+    write_parquet(tables / "history.parquet", history)
     _write_both(tables / "results", results)
     _write_both(tables / "summary", summary)
     _write_latex(tables / "summary.tex", latex.summary(summary))
     _write_conclusions(grid, {name: run.folder for name, run in runs.items()}, results, audit["classes"], tables)
-    _write_csv(tables / "cost.csv", results.loc[~results.shared, [*rows.LABELS, *COST, *TELEMETRY]])
-    _write_csv(tables / "noise_scale.csv", noise_summary(grid.cells, lines))
-    _write_csv(tables / "branches.csv", _branches(spec, runs, lines))
-    _write_csv(tables / "curves.csv", curves(lines, runs))
-    _write_csv(tables / "horizon.csv", pd.DataFrame(_audited(grid.cells, runs, lines)))
-    _write_csv(tables / "audit.csv", pd.DataFrame(flatten(audit), columns=["fact", "value"]))
-    _write_csv(tables / "baseline.csv", rows.frame(rows.baseline_rows(reviews["baseline"])))
+    write_csv(tables / "cost.csv", results.loc[~results.shared, [*rows.LABELS, *COST, *TELEMETRY]])
+    write_csv(tables / "noise_scale.csv", noise_summary(grid.cells, lines))
+    write_csv(tables / "branches.csv", _branches(spec, runs, lines))
+    write_csv(tables / "curves.csv", curves(lines, runs))
+    write_csv(tables / "horizon.csv", pd.DataFrame(_audited(grid.cells, runs, lines)))
+    write_csv(tables / "audit.csv", pd.DataFrame(flatten(audit), columns=["fact", "value"]))
+    write_csv(tables / "baseline.csv", rows.frame(rows.baseline_rows(reviews["baseline"])))
     made_of = (
         rows.provenance_row(owners[name], run.manifest, run.metrics["computed_with"]) for name, run in trained.items()
     )
-    _write_csv(tables / "provenance.csv", rows.frame(made_of))
+    write_csv(tables / "provenance.csv", rows.frame(made_of))
     _write_restated(tables, list(runs.values()), audit["classes"], certificates)
 
 
@@ -182,15 +182,15 @@ def _write_sweeps(tables: Path, tried: Sequence[Trial], made: Sequence[Choice], 
         for trial in tried
     ]
     columns = (*Trial._fields, "validation_accuracy", "chosen", "seconds", "diverged")
-    _write_csv(tables / "sweep.csv", rows.frame(rates, columns))
-    _write_csv(tables / "tuning.csv", rows.frame((one._asdict() for one in made), Choice._fields))
+    write_csv(tables / "sweep.csv", rows.frame(rates, columns))
+    write_csv(tables / "tuning.csv", rows.frame((one._asdict() for one in made), Choice._fields))
     groups = {one: [trial.accuracy for trial in tried if trial.place == one[:4]] for one in made}
     best = (
         dict(zip(PLACE, one[:4], strict=True)) | {"trials": number, "expected_validation_accuracy": value}
         for one, accuracies in groups.items()
         for number, value in enumerate(expected_best(accuracies), start=1)
     )
-    _write_csv(tables / "best_of_n.csv", rows.frame(best, (*PLACE, "trials", "expected_validation_accuracy")))
+    write_csv(tables / "best_of_n.csv", rows.frame(best, (*PLACE, "trials", "expected_validation_accuracy")))
 
 
 def _audited(cells: Iterable[GridCell], runs: Mapping[str, Run], history: pd.DataFrame) -> list[Horizon]:
@@ -220,8 +220,8 @@ def _write_conclusions(
     contrasts = planned(spec.cells, spec.claims)
     found = findings(contrasts, correct, faulty, spec.claims)
     everything = pd.DataFrame(found, columns=list(Finding._fields))
-    _write_csv(tables / "contrasts.csv", everything[list(COLUMNS)])
-    _write_parquet(tables / "contrasts.parquet", pa.Table.from_pandas(everything, preserve_index=False))
+    write_csv(tables / "contrasts.csv", everything[list(COLUMNS)])
+    write_parquet(tables / "contrasts.parquet", pa.Table.from_pandas(everything, preserve_index=False))
     _write_latex(tables / "contrasts.tex", latex.contrasts(everything))
     omnibus = pd.DataFrame(trends(spec.cells, correct, faulty), columns=list(Trend._fields))
     _write_both(tables / "omnibus", omnibus)
@@ -242,13 +242,13 @@ def _write_restated(
 ) -> None:
     """The tables with several rows per run or model."""
     per_class = [rows.class_rows(run.cell, run.metrics, classes) for run in runs]
-    _write_csv(tables / "classes.csv", rows.frame((row for some, _ in per_class for row in some), rows.CLASS_COLUMNS))
+    write_csv(tables / "classes.csv", rows.frame((row for some, _ in per_class for row in some), rows.CLASS_COLUMNS))
     confusion = (row for _, some in per_class for row in some)
-    _write_csv(tables / "confusion.csv", rows.frame(confusion, rows.CONFUSION_COLUMNS))
+    write_csv(tables / "confusion.csv", rows.frame(confusion, rows.CONFUSION_COLUMNS))
     attention = (row for run in runs for row in rows.attention_rows(run.cell, run.measures))
-    _write_csv(tables / "attention.csv", rows.frame(attention, rows.ATTENTION_COLUMNS))
+    write_csv(tables / "attention.csv", rows.frame(attention, rows.ATTENTION_COLUMNS))
     certified = (row for model, found in certificates.items() for row in rows.certificate_rows(model, found))
-    _write_csv(tables / "certificates.csv", rows.frame(certified, rows.CERTIFICATE_COLUMNS))
+    write_csv(tables / "certificates.csv", rows.frame(certified, rows.CERTIFICATE_COLUMNS))
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
@@ -303,7 +303,7 @@ def flatten(value: Any, path: str = "") -> list[tuple[str, Any]]:
     return [(path, value)]
 
 
-def _result(cell: GridCell, run: Run, classes: Sequence[str]) -> rows.Row:
+def result_row(cell: GridCell, run: Run, classes: Sequence[str]) -> rows.Row:
     """A row of the results: the best checkpoint's metrics under plain names, the last one's under ``…_last``."""
     row = {
         "model": cell.model,
@@ -372,7 +372,7 @@ class TestPredictions(NamedTuple):
         return cls(labels, predicted)
 
 
-def _history(runs: Iterable[Run]) -> pa.Table:
+def history_of(runs: Iterable[Run]) -> pa.Table:
     """Every line of every run's history; the train scores are plain and the validation's prefixed."""
     records: list[rows.Row] = []
     for run in runs:
@@ -405,22 +405,22 @@ def _require(paths: list[Path]) -> None:
         raise UserError(f"the study is not complete; train and evaluate the runs that lack these files:{shown}{more}")
 
 
-def _write_parquet(path: Path, table: pa.Table) -> None:
+def write_parquet(path: Path, table: pa.Table) -> None:
     _write(path, lambda temporary: pq.write_table(table, temporary))
 
 
 def _write_both(path: Path, frame: pd.DataFrame) -> None:
     """The table as ``{path}.csv`` and ``{path}.parquet``."""
-    _write_csv(path.with_name(path.name + ".csv"), frame)
+    write_csv(path.with_name(path.name + ".csv"), frame)
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    _write_parquet(path.with_name(path.name + ".parquet"), table)
+    write_parquet(path.with_name(path.name + ".parquet"), table)
 
 
 def _write_latex(path: Path, text: str) -> None:
     _write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def _write_csv(path: Path, frame: pd.DataFrame) -> None:
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
     _write(path, lambda temporary: frame.to_csv(temporary, index=False))
 
 

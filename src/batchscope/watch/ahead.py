@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -47,12 +47,12 @@ def gpus_of(job: str, jobs: JobFile) -> int:
     return jobs.settings.gpus if verb_of(job) == "train" else 1
 
 
-def needs_of(job: str, jobs: JobFile) -> list[str]:
-    """The jobs that make the inputs of a job, as the rules say."""
+def needs_of(job: str, subjects: Mapping[str, Sequence[str]]) -> list[str]:
+    """The jobs that make the inputs of a job, as the rules say; ``subjects`` maps a verb to its models or runs."""
     verb, subject, model = verb_of(job), subject_of(job), model_of(job)
 
     def each(*verbs: str) -> list[str]:
-        return [f"{name}/{one}" if one else name for name in verbs for one in jobs.subjects(name)]
+        return [f"{name}/{one}" if one else name for name in verbs for one in subjects.get(name, ())]
 
     of_run = {
         "evaluate": ["train", "tokenize"],
@@ -133,11 +133,14 @@ class Forecaster:
         jobs, running = look.jobs, [name for name, job in look.active.items() if job.state == "running"]
         self._in_use = max(self._in_use, sum(threads_of(name, jobs) for name in running))
         self._gpus = max(self._gpus, sum(gpus_of(name, jobs) for name in running))
+        subjects: dict[str, list[str]] = {}
+        for name in look.states:
+            subjects.setdefault(verb_of(name), []).append(subject_of(name))
         todo = [name for name, state in look.states.items() if state != "done"]
         planned, seconds = [], self._predictor(look)
         for name in todo:
             job = PlannedJob(verb_of(name), {}, name, threads=threads_of(name, jobs), gpus=gpus_of(name, jobs))
-            job.seconds, job.needs = seconds(name), needs_of(name, jobs)
+            job.seconds, job.needs = seconds(name), needs_of(name, subjects)
             job.priority = PRIORITY.get(verb_of(name), 0)
             if name in running:
                 job.priority, job.needs = RUNNING, []

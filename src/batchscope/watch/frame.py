@@ -148,7 +148,7 @@ def _left_in_words(look: Look, left: Left) -> str:
 
 def _failure(job: Job, layout: Layout) -> list[Text]:
     log = layout.log(job.name)
-    lines = [Text.assemble((f"{GLYPHS[job.state]} {shown(job.name)}", STYLES[job.state]), f"  {_ended(job)}")]
+    lines = [Text.assemble((f"{GLYPHS[job.state]} {shown(job.name)}", STYLES[job.state]), f"  {ended_in_words(job)}")]
     message = job.process.get("message", "") if job.process else ""
     lines += [Text(f"    {shown(line)}") for line in message.splitlines()[:LOG_LINES]]
     lines.append(Text(f"    {shown(log.as_posix())}", "dim"))
@@ -162,7 +162,7 @@ def _repeats(line: str, message: str) -> bool:
     return bool(message) and said.strip() in message
 
 
-def _ended(job: Job) -> str:
+def ended_in_words(job: Job) -> str:
     """How a job ended, and when."""
     ago = f"{duration(job.seconds)} ago"
     if job.process is None:

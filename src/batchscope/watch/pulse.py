@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -104,8 +105,8 @@ class Pulse:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._ended.set()
         if error is None:
-            with self._writing:
-                self._path.unlink(missing_ok=True)
+            with self._writing, suppress(OSError):  # a job that succeeded has succeeded
+                self._path.unlink()
             return
         stopped = isinstance(error, Stopped | KeyboardInterrupt)
         stopped |= isinstance(error, SystemExit) and error.code == EXIT_STATUS

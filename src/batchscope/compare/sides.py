@@ -1,0 +1,73 @@
+"""One of two studies to compare, as its files tell."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from batchscope.errors import UserError
+from batchscope.files import read_json
+from batchscope.provenance.jobs import JobFile
+from batchscope.provenance.layout import Layout
+from batchscope.provenance.records import RunManifest
+from batchscope.provenance.studies import find_study, jobs_in, newest_job_file
+from batchscope.watch.states import Watcher
+
+Place = tuple[str, int, str, str]
+"""Model, target batch size, LR policy and budget."""
+TABLES = ("results.parquet", "provenance.csv")
+
+
+class Side(NamedTuple):
+    """A finished study."""
+
+    name: str
+    layout: Layout
+    jobs: JobFile
+    results: pd.DataFrame
+    """``tables/results.parquet``: one row per cell."""
+    provenance: pd.DataFrame
+    """``tables/provenance.csv``: one row per run, all text."""
+    manifests: Mapping[str, RunManifest]
+    """Run → its manifest."""
+    stale: bool
+    """Whether the tables were made of another config or code than the workflow's last start has."""
+
+    def places(self) -> dict[Place, dict[int, str]]:
+        """Place → seed → run, in the order of the config."""
+        found: dict[Place, dict[int, str]] = {}
+        columns = ["model", "target_batch_size", "lr_policy", "budget", "seed", "run"]
+        for model, batch, policy, budget, seed, run in self.results[columns].itertuples(index=False, name=None):
+            found.setdefault((str(model), int(batch), str(policy), str(budget)), {})[int(seed)] = str(run)
+        return found
+
+
+def read_sides(first: Path, second: Path) -> tuple[Side, Side]:
+    """Two studies, by config, folder or name. Raises UserError where one is none, or is not finished."""
+    layouts = [find_study(named) for named in (first, second)]
+    if layouts[0].study.resolve() == layouts[1].study.resolve():
+        raise UserError(f"{first} and {second} are the same study, {layouts[0].study}: name two")
+    names = [layout.study.name for layout in layouts]
+    if names[0] == names[1]:
+        names = [layout.study.as_posix() for layout in layouts]
+    one, other = (_read(layout, name) for layout, name in zip(layouts, names, strict=True))
+    return one, other
+
+
+def _read(layout: Layout, name: str) -> Side:
+    tables = layout.study / "tables"
+    lacking = [file for file in TABLES if not (tables / file).is_file()]
+    if lacking:
+        raise UserError(
+            f"{layout.study} is not finished: it has no tables/{lacking[0]}. Start its workflow again; "
+            f"`batchscope watch {layout.study}` says what is missing"
+        )
+    results = pd.read_parquet(tables / "results.parquet")
+    provenance = pd.read_csv(tables / "provenance.csv", dtype=str, keep_default_na=False)
+    manifests: dict[str, Any] = {
+        run: read_json(layout.run(run) / "manifest.json") for run in dict.fromkeys(results.run)
+    }
+    look = Watcher(layout).look()
+    jobs = jobs_in(layout, newest_job_file(layout))
+    return Side(name, layout, jobs, results, provenance, manifests, look.states.get("tables") != "done")

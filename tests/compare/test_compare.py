@@ -1,0 +1,207 @@
+"""`batchscope compare`: two fabricated studies whose differences are known."""
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fabricate import study_folder
+from jobs import MODULE, Jobs, codes
+
+from batchscope.compare.compare import Comparison, Section, as_markdown, compare, write_page
+from batchscope.compare.differences import in_json
+from batchscope.compare.results import compare_results
+from batchscope.compare.sides import read_sides
+from batchscope.config.study import Study
+from batchscope.errors import UserError
+from batchscope.files import read_json, write_json
+from batchscope.report.spec import ReportSpec, TablesSpec
+from batchscope.report.tables import TestPredictions, write_tables
+
+MODELS = {"bert": {"architecture": "bert"}}
+CONFIG = {
+    "study": "first",
+    "data": {"source": "synthetic"},
+    "models": MODELS,
+    "target_batch_sizes": [16, 64],
+    "lr_policies": {"constant": {"base_lr": 1e-3}},
+    "seeds": [1, 2, 3],
+    "budget": {"epochs": 1},
+}
+OTHER = {"study": "second", "seeds": [2, 3, 4, 5], "target_batch_sizes": [16, 256], "optimizer": {"weight_decay": 0.1}}
+RUN = "bert/bs16/constant/seed{}"
+
+
+def finished(folder: Path, change_of_code: bool = False, manifest: dict | None = None, **changes: object) -> Path:
+    """A finished study with its job file and its tables; all of its trainings have fingerprints of their own."""
+    jobs = Jobs(folder, Study.from_mapping(CONFIG | changes), dict(codes()))
+    if change_of_code:
+        jobs = replace(jobs, codes=jobs.codes | {"train": "0123456789abcdef"})
+    jobs.file()
+    read, study = jobs.read(), jobs.layout.study
+    spec = read.spec("report", ReportSpec)
+    manifests = {
+        cell.run: {"fingerprint": f"{read.study[:1]}{number:015d}"} | (manifest or {})
+        for number, cell in enumerate(spec.cells)
+    }
+    study_folder(study, spec, effect=0.1, manifests=manifests)
+    write_tables(read.spec("tables", TablesSpec), study)
+    return study
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which ``results/`` holds two studies; nobody may change them."""
+    folder = tmp_path_factory.mktemp("two")
+    finished(folder)
+    versions = {"python": "3.11.7", "torch": "2.14.0"}
+    finished(folder, True, {"versions": versions, "device": "NVIDIA H100", "precision": "bfloat16"}, **OTHER)
+    return folder
+
+
+@pytest.fixture
+def here(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same as working directory."""
+    monkeypatch.chdir(results)
+    return results
+
+
+@pytest.fixture
+def own(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy that a test may change."""
+    shutil.copytree(results / "results", tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def section(found: Comparison, title: str) -> Section:
+    return next(one for one in found.sections if one.title.startswith(title))
+
+
+def test_what_differs_is_told_by_key_stage_and_library(here: Path) -> None:
+    found = compare(Path("first"), Path("second"))
+    assert section(found, "Config").rows == [
+        ["lr_policies.constant.256", "unset", "[0.001]"],
+        ["lr_policies.constant.64", "[0.001]", "unset"],
+        ["optimizer.weight_decay", "0.0", "0.1"],
+        ["seeds", "[1, 2, 3]", "[2, 3, 4, 5]"],
+        ["target_batch_sizes", "[16, 64]", "[16, 256]"],
+    ]
+    assert section(found, "Code").rows == [["train", codes()["train"], "0123456789abcdef"]]
+    assert section(found, "Libraries").rows == [
+        ["device", "cpu", "NVIDIA H100"],
+        ["precision", "float32", "bfloat16"],
+        ["torch", "2.13.0", "2.14.0"],
+    ]
+    assert [in_json(value) for value in (1, "1", None, 0.5, [1, "a"])] == ["1", '"1"', "unset", "0.5", '[1, "a"]']
+
+
+def test_a_shared_cell_is_paired_by_review_over_the_seeds_of_both(here: Path) -> None:
+    """Against the same by hand: 300 reviews, seeds 2 and 3 of both, and Student's t with one degree of freedom."""
+    sides = read_sides(Path("first"), Path("results/second"))
+    compared = compare_results(*sides)
+    (cell,) = compared.cells
+    assert (cell.place[:3], cell.method, cell.seeds, cell.estimand) == (
+        ("bert", 16, "constant"),
+        "paired",
+        2,
+        "population",
+    )
+    assert (cell.first_seeds, cell.second_seeds, compared.unpaired_because) == (3, 4, "")
+    correct = [
+        TestPredictions.read({seed: side.layout.run(RUN.format(seed)) for seed in (2, 3)}).correct for side in sides
+    ]
+    d = np.array([correct[1][seed].astype(int) - correct[0][seed].astype(int) for seed in (2, 3)])
+    assert cell.difference == pytest.approx(d.mean())
+    shared = np.cov(d)[0, 1]
+    error = np.sqrt(d.mean(1).var(ddof=1) / 2 + max(shared, 0) / d.shape[1])
+    assert (cell.high - cell.low) / 2 == pytest.approx(12.706 * error, rel=1e-4)
+    said = " ".join(section(compare(Path("first"), Path("second")), "Results").sentences)
+    assert "over the seeds that both studies have" in said
+    assert "1 cell of first is not in second. 1 cell of second is not in first." in said
+
+
+def test_other_reviews_are_compared_unpaired_and_it_is_said(own: Path) -> None:
+    for path in Path("results/second/runs").rglob("manifest.json"):
+        write_json(path, read_json(path) | {"corpus": "d" * 64})
+    found = compare_results(*read_sides(Path("first"), Path("second")))
+    (cell,) = found.cells
+    assert (cell.method, cell.seeds, cell.estimand) == ("unpaired", 0, None)
+    assert cell.low < cell.difference < cell.high and cell.difference == pytest.approx(cell.second - cell.first)
+    results = section(compare(Path("first"), Path("second")), "Results")
+    assert results.rows[0][-1] == "unpaired: these trained models, on reviews like these"
+    assert "not paired by review, because they have other reviews, or divide them otherwise" in results.sentences[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda run: write_json(run / "manifest.json", read_json(run / "manifest.json") | {"corpus": None}),
+            "a manifest",
+        ),
+        (lambda run: (run / "predictions.parquet").unlink(), "predictions cannot be read"),
+    ],
+)
+def test_what_cannot_be_paired_says_why(own: Path, change, reason: str) -> None:
+    change(Path("results/second/runs") / RUN.format(2))
+    found = compare_results(*read_sides(Path("first"), Path("second")))
+    assert found.cells[0].method == "unpaired" and reason in found.unpaired_because
+
+
+def test_the_same_trainings_are_named_so(own: Path) -> None:
+    shutil.copytree("results/first", "results/copy")
+    found = compare(Path("first"), Path("copy"))
+    results = section(found, "Results")
+    assert [row[-1] for row in results.rows] == ["the same trainings"] * 2
+    assert section(found, "Code").sentences == ["Both were made with the same code, stage by stage."]
+    assert not section(found, "Config").rows and not section(found, "Libraries").rows
+
+
+def test_text_and_page_say_the_same_and_twice_the_same(here: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    command = [sys.executable, *MODULE, "compare", "first", "second", "--html", str(page)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = compare(Path("first"), Path("second"))
+    assert done.stdout == as_markdown(found)
+    html = page.read_text(encoding="utf-8")
+    text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", html)))
+    assert all(value in text for one in found.sections for row in one.rows for value in row)
+    assert "<script" not in html and "http" not in re.sub("http-equiv", "", html)
+
+
+def test_hostile_text_is_text(here: Path, tmp_path: Path) -> None:
+    evil = "<script>x</script> a|b \x1b[31m \u202e {{ 7 * 7 }}"
+    found = Comparison(evil, "b", "", [Section("Config", ["key", evil], [[evil, evil]], [])])
+    markdown = as_markdown(found)
+    assert "| &lt;script>x&lt;/script> a\\|b \\x1b[31m \\u202e {{ 7 * 7 }} |" in markdown
+    write_page(found, tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<script" not in html and "\x1b" not in html + markdown and "\u202e" not in html + markdown
+    assert "{{ 7 * 7 }}" in html
+
+
+def test_bad_inputs_are_one_message_each(own: Path) -> None:
+    for named, message in (
+        (("first", "first"), "first and first are the same study, results/first: name two"),
+        (("first", "nothing"), "there is no study nothing"),
+        (("first", "results"), "results is not the folder of a study"),
+    ):
+        with pytest.raises(UserError, match=message):
+            compare(*map(Path, named))
+    Path("results/second/tables/results.parquet").unlink()
+    with pytest.raises(UserError, match=r"results/second is not finished: it has no tables/results\.parquet"):
+        compare(Path("first"), Path("second"))
+
+
+def test_studies_that_share_nothing_are_refused_with_what_they_have(own: Path) -> None:
+    finished(own, study="third", models={"mine": {"architecture": "bert"}}, seeds=[1])
+    expected = r"first and third share no cell: bert \(16, 64; constant; .*\) in the first, mine \(16, 64; constant; "
+    with pytest.raises(UserError, match=expected):
+        compare(Path("first"), Path("third"))
