@@ -20,8 +20,8 @@ from batchscope.compare.sides import read_sides
 from batchscope.config.study import Study
 from batchscope.errors import UserError
 from batchscope.files import read_json, write_json
+from batchscope.report import tables
 from batchscope.report.spec import ReportSpec, TablesSpec
-from batchscope.report.tables import TestPredictions, write_tables
 
 MODELS = {"bert": {"architecture": "bert"}}
 CONFIG = {
@@ -50,7 +50,7 @@ def finished(folder: Path, change_of_code: bool = False, manifest: dict | None =
         for number, cell in enumerate(spec.cells)
     }
     study_folder(study, spec, effect=0.1, manifests=manifests)
-    write_tables(read.spec("tables", TablesSpec), study)
+    tables.write_tables(read.spec("tables", TablesSpec), study)
     return study
 
 
@@ -114,7 +114,8 @@ def test_a_shared_cell_is_paired_by_review_over_the_seeds_of_both(here: Path) ->
     )
     assert (cell.first_seeds, cell.second_seeds, compared.unpaired_because) == (3, 4, "")
     correct = [
-        TestPredictions.read({seed: side.layout.run(RUN.format(seed)) for seed in (2, 3)}).correct for side in sides
+        tables.TestPredictions.read({seed: side.layout.run(RUN.format(seed)) for seed in (2, 3)}).correct
+        for side in sides
     ]
     d = np.array([correct[1][seed].astype(int) - correct[0][seed].astype(int) for seed in (2, 3)])
     assert cell.difference == pytest.approx(d.mean())

@@ -2,7 +2,7 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from batchscope.report.assets import style
+from batchscope.report.inlined import style
 
 
 def render(template: str, context: dict[str, object]) -> str:
