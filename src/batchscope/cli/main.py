@@ -130,7 +130,8 @@ def run_stage(arguments: argparse.Namespace) -> None:
     if verb_of(task.name) != arguments.verb:
         raise UserError(f"--job {task.name} is not a job of `batchscope {arguments.verb}`")
     began = time.time()
-    with nullcontext() if is_other_rank() else pulse, recorded(task), stages.alone(task):
+    beating: AbstractContextManager[object] = nullcontext() if is_other_rank() else pulse
+    with beating, recorded(task), stages.alone(task):
         if not stages.is_done(task):
             with leased(task):
                 pulse.phase("starting")

@@ -1,5 +1,6 @@
 """``batchscope watch``: frames of a study in a terminal until it is done, or one frame as text."""
 
+import io
 import sys
 import time
 from contextlib import suppress
@@ -34,8 +35,8 @@ def watch(layout: Layout, options: Options) -> bool:
 
     Raises UserError where the study has no job file.
     """
-    with suppress(AttributeError, ValueError):  # a terminal that cannot show a character shows a question mark
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that cannot show a character shows a question mark
+        sys.stdout.reconfigure(errors="replace")
     console = Console(highlight=False, markup=False, emoji=False)
     watcher, forecaster = Watcher(layout), Forecaster(options.cores)
     if options.once or options.every_job or not console.is_terminal:

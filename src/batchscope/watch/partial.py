@@ -7,13 +7,14 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import pandas as pd
 
 from batchscope.data.records import Audit
 from batchscope.errors import UserError, counted
 from batchscope.files import read_json, write_text
+from batchscope.insight.records import AttentionMeasures
 from batchscope.pages.render import render
 from batchscope.provenance.layout import Layout
 from batchscope.provenance.stages import STAGES
@@ -108,7 +109,7 @@ def finished_part(spec: ReportSpec, missing: Mapping[str, Missing]) -> ReportSpe
 def _read(cell: GridCell, folder: Path) -> Run:
     """A run without its attention, which nothing here shows."""
     facts, metrics, manifest = (read_json(folder / name) for name in ("train.json", "metrics.json", "manifest.json"))
-    return Run(cell, folder, facts, metrics, manifest, {"reason": "not read"})  # type: ignore[typeddict-item]
+    return Run(cell, folder, facts, metrics, manifest, cast(AttentionMeasures, {"reason": "not read"}))
 
 
 def _write_tables(

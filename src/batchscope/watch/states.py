@@ -7,7 +7,7 @@ reads only what has changed since the last one.
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
@@ -106,7 +106,7 @@ class Watcher:
         self._wanted, self._expected = wanted_jobs(self._jobs), {}
         self._done = {name for name in self._recorded if self._is_done(name)}
 
-    def _note(self, changes: dict[str, object]) -> None:
+    def _note(self, changes: Mapping[str, object]) -> None:
         """Take note of new, other and deleted records."""
         for path, stamp in changes.items():
             name = path.removesuffix(".json")
@@ -130,7 +130,8 @@ class Watcher:
 
     def _processes(self) -> tuple[dict[str, Job], bool]:
         """The jobs whose process has left a file, and whether one of them may have died unseen."""
-        root, active, doubtful = self.layout.processes, {}, False
+        root, doubtful = self.layout.processes, False
+        active: dict[str, Job] = {}
         files = sorted(path for path in root.rglob("*.json") if not path.name.startswith("."))
         names = {path.relative_to(root).as_posix().removesuffix(".json"): path for path in files}
         for name, path in names.items():

@@ -39,7 +39,7 @@ class Tree:
     def changes(self) -> dict[str, Stamp | None]:
         """Path → stamp of every file that is new or another one than at the last look; None of one that is gone."""
         found: dict[str, Stamp | None] = {}
-        waiting, seen = [""], set()
+        waiting, seen = [""], set[str]()
         while waiting:
             folder = waiting.pop()
             listing = self._look(folder, found)
