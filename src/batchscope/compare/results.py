@@ -80,7 +80,8 @@ def _levels(places: Mapping[Place, object]) -> str:
     """`bert (64, 256; constant; 3 epochs)`."""
     models = ", ".join(dict.fromkeys(place[0] for place in places))
     batches = ", ".join(dict.fromkeys(f"{place[1]:,}" for place in places))
-    policies, budgets = (", ".join(dict.fromkeys(place[part] for place in places)) for part in (2, 3))
+    policies = ", ".join(dict.fromkeys(place[2] for place in places))
+    budgets = ", ".join(dict.fromkeys(place[3] for place in places))
     return f"{models} ({batches}; {policies}; {budgets})"
 
 
