@@ -142,14 +142,14 @@ def _parsed(path: Path, modified: int, size: int) -> _Source:
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             imports += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     outlines: dict[str, list[str]] = {}
-    for name, statement in _named_statements(_WithoutDocstrings().visit(tree)):
+    for name, statement in _named_statements(tree):
         outlines.setdefault(name, []).append(_outline(statement))
     return _Source(path, imports, {name: digest("\n".join(parts)) for name, parts in outlines.items()})
 
 
 def _named_statements(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
     """The statements of a module by the name that each one gives a value to; a class without its methods, and these."""
-    for node in tree.body:
+    for node in filter(_counts, tree.body):
         if isinstance(node, ast.ClassDef):
             methods = [part for part in node.body if isinstance(part, FUNCTIONS)]
             node.body = [part for part in node.body if not isinstance(part, FUNCTIONS)]
@@ -162,20 +162,24 @@ def _named_statements(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
             yield targets[0].id if isinstance(targets[0], ast.Name) else "", node
 
 
-class _WithoutDocstrings(ast.NodeTransformer):
-    """A string that stands for itself does nothing: it documents what is above it."""
-
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return None if is_text else node
+def _counts(node: object) -> bool:
+    """Not a string that stands for itself: it does nothing, and documents what is above it."""
+    is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return not is_text
 
 
 def _outline(node: Any) -> str:
-    """Like ``ast.dump``, which however lists more empty fields in one Python release than in another."""
+    """Like ``ast.dump``, which however lists more empty fields in one Python release than in another; no docstrings."""
     if isinstance(node, ast.AST):
-        fields = (f"{name}={_outline(value)}" for name, value in ast.iter_fields(node) if value not in (None, []))
+        fields = []
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if isinstance(value, list):
+                value = [part for part in value if _counts(part)] or None
+            if value is not None:
+                fields.append(f"{name}={_outline(value)}")
         return f"{type(node).__name__}({', '.join(fields)})"
-    return f"[{', '.join(map(_outline, node))}]" if isinstance(node, list) else repr(node)
+    return f"[{', '.join([_outline(part) for part in node])}]" if isinstance(node, list) else repr(node)
 
 
 @cache
