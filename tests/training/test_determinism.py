@@ -1,10 +1,11 @@
 """``determinism: strict``: set before anything computes, part of the spec only where it is asked for, recorded."""
 
 import json
-import subprocess
-import sys
+import os
 
 import pytest
+import torch
+from forked import CONTEXT
 from safetensors.torch import load_file
 from small import train_settings
 
@@ -12,35 +13,21 @@ from batchscope.config.study import Study
 from batchscope.files import read_json
 from batchscope.training.loop import train
 
-PROGRAM = """
-import json, sys
-from pathlib import Path
-import torch
-from batchscope.training.loop import train
-from batchscope.training.spec import TrainSettings, TrainSpec
-
-torch.set_num_threads(1)
-spec, tokens, folder = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-settings = TrainSettings(physical_batch_size=6, device=sys.argv[4])
-train(TrainSpec.read(spec), "code", settings, tokens, folder / "run", folder)
-state = {
-    "algorithms": torch.are_deterministic_algorithms_enabled(),
-    "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
-    "cudnn": torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark,
-    "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
-    "cublas": __import__("os").environ.get("CUBLAS_WORKSPACE_CONFIG"),
-}
-(folder / "state.json").write_text(json.dumps(state))
-"""
 STRICT = {"algorithms": True, "warn_only": False, "cudnn": True, "tf32": False, "cublas": ":4096:8"}
 
 
-def train_apart(small_study, folder, spec, device="cpu"):
-    """Train in a process of its own: the setting is the whole process's. Returns the run's folder."""
-    folder.mkdir()
-    arguments = [json.dumps(spec.plain()), small_study.tokens("modernbert"), folder, device]
-    subprocess.run([sys.executable, "-c", PROGRAM, *map(str, arguments)], check=True)
-    return folder / "run"
+def train_apart(spec, tokens, folder):
+    """The target of a process of its own: the setting is the whole process's."""
+    torch.set_num_threads(1)
+    train(spec, "code", train_settings(), tokens, folder / "run", folder)
+    state = {
+        "algorithms": torch.are_deterministic_algorithms_enabled(),
+        "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "cudnn": torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark,
+        "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+        "cublas": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    }
+    (folder / "state.json").write_text(json.dumps(state))
 
 
 def test_strict_trains_alike_on_a_cpu_and_is_recorded(small_study, tmp_path):
@@ -51,7 +38,12 @@ def test_strict_trains_alike_on_a_cpu_and_is_recorded(small_study, tmp_path):
     assert strict.plain() == fast.plain() | {"determinism": "strict"}
     settings = train_settings()
     train(fast, "code", settings, small_study.tokens("modernbert"), tmp_path / "fast", tmp_path / "state")
-    run = train_apart(small_study, tmp_path / "strict", strict)
+    (tmp_path / "strict").mkdir()
+    process = CONTEXT.Process(target=train_apart, args=(strict, small_study.tokens("modernbert"), tmp_path / "strict"))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    run = tmp_path / "strict/run"
     assert read_json(tmp_path / "strict/state.json") == STRICT
     assert (run / "history.jsonl").read_bytes() == (tmp_path / "fast/history.jsonl").read_bytes()
     weights, others = (load_file(folder / "checkpoints/last.safetensors") for folder in (run, tmp_path / "fast"))

@@ -71,12 +71,13 @@ def test_two_studies_that_want_one_run_train_it_once(small_study, tmp_path):
     """Both are started at once, in one results folder; the second finds the files of the first."""
     config = tiny_config(budget={"epochs": 1}, target_batch_sizes=[16])
     alone = jobs_of(tmp_path / "alone", config, small_study)
-    alone.succeed(f"train/{RUN}", "--threads", 1)
+    assert alone.fork(f"train/{RUN}", "--threads", 1).complete(timeout=300).returncode == 0
     studies = [jobs_of(tmp_path / "both", config | {"study": name}, small_study) for name in ("one", "two")]
-    processes = [jobs.start(f"train/{RUN}", "--threads", 1) for jobs in studies]
+    processes = [jobs.fork(f"train/{RUN}", "--threads", 1) for jobs in studies]
     started = time.monotonic()
-    said = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    ended = [process.complete(timeout=300) for process in processes]
+    said = [process.stderr for process in ended]
+    assert [process.returncode for process in ended] == [0, 0], said
     assert sum("is at work on the training of" in log for log in said) == 1, (said, time.monotonic() - started)
     runs = [jobs.layout.run(RUN) for jobs in studies]
     assert sum(read_json(run / "manifest.json")["reused_from"] is not None for run in runs) == 1

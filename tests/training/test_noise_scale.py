@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from jobs import RUN, jobs_of
-from small import tiny_config, train_settings
+from small import train_settings
+from two_ranks import on_two_ranks
 
 from batchscope.data.tokens import load_tokens
 from batchscope.model.classifier import build_model
@@ -125,6 +125,10 @@ def test_windows_of_one_micro_batch_have_null_in_the_history(small_study, tmp_pa
     assert {(record["gradient_square"], record["noise_trace"]) for record in updates} == {(None, None)}
 
 
+def train_on_a_rank(rank, spec, tokens, folder):
+    train(spec, "code", train_settings(), tokens, folder / "run", folder / "state")
+
+
 def test_two_ranks_estimate_what_one_does(small_study, tmp_path):
     """Without dropout, whose masks depend on the rank; three micro-batches, so that one rank has two."""
     calm = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "hidden_size": 32}
@@ -132,8 +136,7 @@ def test_two_ranks_estimate_what_one_does(small_study, tmp_path):
     changes = {"models": {"bert": {"architecture": "bert", "config": calm, "vocabulary_size": 300}}}
     changes |= {"noise_scale": "full", "budget": {"updates": 2}}
     _, alone = trained(small_study, tmp_path / "alone", **changes)
-    jobs = jobs_of(tmp_path / "together", tiny_config(gpus=2, device="auto", **changes), small_study)
-    jobs.succeed(f"train/{RUN}", "--threads", 1)
-    together = [json.loads(line) for line in (jobs.layout.run(RUN) / "history.jsonl").read_text().splitlines()]
+    on_two_ranks(train_on_a_rank, small_study.spec("bert", **changes), small_study.tokens("bert"), tmp_path)
+    together = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
     for name in ("noise_trace", "gradient_square"):
         assert [r[name] for r in together[:2]] == pytest.approx([r[name] for r in alone[:2]], rel=1e-3)

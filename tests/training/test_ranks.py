@@ -2,14 +2,12 @@
 
 import contextlib
 import json
-import os
-import socket
-import time
 
 import pytest
 import torch
 from jobs import RUN, jobs_of
 from small import tiny_config, train_settings
+from two_ranks import on_two_ranks
 
 from batchscope.data.tokens import load_tokens
 from batchscope.files import read_json
@@ -48,15 +46,12 @@ def gradients_of_an_epoch(spec, tokens_folder):
     return found
 
 
-def rank_of_two(rank, port, spec, tokens_folder, output):
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def rank_of_two(rank, spec, tokens_folder, output):
     torch.save(gradients_of_an_epoch(spec, tokens_folder), output / f"rank{rank}.pt")
 
 
-def rank_with_a_clock_of_its_own(rank, port, spec, tokens_folder, output):
+def rank_with_a_clock_of_its_own(rank, spec, tokens_folder, output):
     """The first rank finds after update 3 that it is time to save, the second after update 4."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
     launch, loop.updates_ahead = Run.launch, lambda device: 1
 
     def launch_and_see_the_clock(self, window):
@@ -69,17 +64,11 @@ def rank_with_a_clock_of_its_own(rank, port, spec, tokens_folder, output):
     train(spec, "code", settings, tokens_folder, output / "run", output / "state", lambda line: None)
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
 def test_two_ranks_have_the_gradient_of_one(small_study, tmp_path, architecture):
     spec, tokens = small_study.spec(architecture).model, small_study.tokens(architecture)
     alone = gradients_of_an_epoch(spec, tokens)
-    torch.multiprocessing.spawn(rank_of_two, (free_port(), spec, tokens, tmp_path), nprocs=2)
+    on_two_ranks(rank_of_two, spec, tokens, tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     assert len(alone) == 5
     for one, left, right in zip(alone, first, second, strict=True):
@@ -104,13 +93,6 @@ def test_a_run_on_two_ranks_is_started_by_one_command(small_study, tmp_path):
 def test_ranks_whose_clocks_differ_save_after_the_same_update(small_study, tmp_path):
     """Before a save the updates that are under way are settled, which sums over the ranks where the noise is wanted."""
     spec = small_study.spec("bert", budget={"updates": 6}, noise_scale="full")
-    arguments = (free_port(), spec, small_study.tokens("bert"), tmp_path)
-    ranks = torch.multiprocessing.spawn(rank_with_a_clock_of_its_own, arguments, nprocs=2, join=False)
-    give_up = time.monotonic() + 120
-    while not (ended := ranks.join(timeout=1)) and time.monotonic() < give_up:
-        pass
-    for process in ranks.processes:
-        process.kill()
-    assert ended, "the ranks wait for each other"
+    on_two_ranks(rank_with_a_clock_of_its_own, spec, small_study.tokens("bert"), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
     assert [line["update"] for line in lines] == [1, 2, 3, 4, 5, 6, 6]

@@ -1,0 +1,109 @@
+"""Python programs in forked processes, which need not import torch or Snakemake again.
+
+A server per process of the tests has imported the libraries. What it forks is a process like any other: it can be
+killed, has its own environment and folder, and is given a command line. Tests that are about the start of a process,
+its imports or the code that it finds start a fresh one.
+"""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+# Not the command line, which takes its import for the start of the process.
+PRELOADED = [
+    *("batchscope.training.loop", "batchscope.provenance.handover", "batchscope.evaluation.evaluate"),
+    *("batchscope.insight.attention", "batchscope.tracking", "transformers.models.bert.modeling_bert"),
+    *("transformers.models.modernbert.modeling_modernbert", "accelerate", "snakemake.cli"),
+]
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(PRELOADED)
+
+
+class Forked:
+    """``python -m MODULE WORDS`` in ``folder``; ``before`` is called there first, in the new process."""
+
+    def __init__(
+        self,
+        module: str,
+        words: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        before: Callable[[], object] | None = None,
+    ) -> None:
+        self.words = [module, *words]
+        self.output = tempfile.TemporaryDirectory()
+        streams = [Path(self.output.name) / name for name in ("out", "err")]
+        arguments = (self.words, folder, dict(environment), before, streams)
+        self.process: BaseProcess = CONTEXT.Process(target=_begin, args=arguments)
+        self.process.start()
+
+    def complete(self, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """Wait for the end."""
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, f"{self.words} has not ended after {timeout} s"
+        out, err = ((Path(self.output.name) / name).read_text() for name in ("out", "err"))
+        self.output.cleanup()
+        return subprocess.CompletedProcess(self.words, self.process.exitcode, out, err)
+
+
+def _begin(
+    words: list[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    before: Callable[[], object] | None,
+    streams: list[Path],
+) -> None:
+    """In the new process."""
+    for number, path in enumerate(streams, start=1):
+        with path.open("w") as file:
+            os.dup2(file.fileno(), number)
+    os.chdir(folder)
+    _become(words, environment, before)
+
+
+def _become(words: list[str], environment: Mapping[str, str], before: Callable[[], object] | None = None) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    if before is not None:
+        before()
+    sys.argv = list(words)
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+
+
+def forget_the_package() -> None:
+    """Import batchscope anew where it is imported next: from another checkout, which PYTHONPATH names."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "batchscope"]:
+        del sys.modules[name]
+
+
+def run_forked(command: Sequence[str], *, env: Mapping[str, str], **_: object) -> subprocess.CompletedProcess[str]:
+    """``subprocess.run`` of ``python -m MODULE …`` with one stream for all output, called in a forked process."""
+    python, option, *words = command
+    assert (python, option) == (sys.executable, "-m")
+    with tempfile.TemporaryFile("w+") as output:
+        if (child := os.fork()) == 0:
+            status = 1
+            try:
+                os.dup2(output.fileno(), 1)
+                os.dup2(output.fileno(), 2)
+                _become(words, env, forget_the_package)
+                status = 0
+            except SystemExit as end:
+                status = end.code if isinstance(end.code, int) else int(bool(end.code))
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        output.seek(0)
+        return subprocess.CompletedProcess(list(command), status, output.read(), None)
