@@ -2,10 +2,15 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from forked import Forked
 
 from batchscope.data.spec import SyntheticSpec
 from batchscope.data.synthetic import synthetic_reviews
@@ -34,6 +39,7 @@ SMALL = {
 }
 
 REFERENCE = Path("config/config.yaml")
+RESTING = Path(__file__).with_name("resting")
 
 
 @dataclass
@@ -64,6 +70,40 @@ class Workflow:
         return [str(part) for part in [*command, "--directory", self.folder, "--cores", "2", *config, *arguments]]
 
     @property
+    def study(self) -> Path:
+        """The study's folder."""
+        return self.folder / "results/small"
+
+    def take_data_of(self, finished: "Workflow") -> None:
+        """Corpus, split, tokens and reviews of a finished study, as Snakemake left them; no run."""
+        shutil.copytree(finished.folder, self.folder, dirs_exist_ok=True)
+        kept = {"data", "tokens", "fingerprints"}
+        for path in self.study.iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path)
+        for path in (self.study / "fingerprints").iterdir():
+            if path.name.startswith(("train", "evaluate", "attention", "maps", "certify")):
+                shutil.rmtree(path)
+
+    def kill_in_mid_training(self, *targets: str) -> None:
+        """Start Snakemake; when a training has saved a state, kill them both. The trainings rest, so none is done."""
+        resting = {"PYTHONPATH": str(RESTING), "SECONDS_OF_REST": "0.2"}
+        process = subprocess.Popen(
+            self.command("--", *targets),
+            env=self.environment | resting,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        give_up = time.monotonic() + 300
+        while not list(self.study.glob("state/*/state-*.pt")) and time.monotonic() < give_up:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert list(self.study.glob("state/*/state-*.pt"))
+
+    @property
     def environment(self) -> dict[str, str]:
         """The package is the checkout's because the Snakefile says so, not because the test does."""
         return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -79,3 +119,10 @@ class Workflow:
             check=False,
             timeout=600,
         )
+
+    def dry_run(self, *arguments, configfile: Path | None = None) -> str:
+        """The output of a dry run that succeeds, of Snakemake in a forked process."""
+        _, _, module, *words = self.command("--dry-run", *arguments, configfile=configfile)
+        done = Forked(module, words, self.folder, self.environment).complete()
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr

@@ -6,11 +6,11 @@ the profile says, and each call holds the attempt's own options.
 
 import os
 import re
-import subprocess
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from forked import Forked
 
 SBATCH = """#!/bin/sh
 printf '%s\\0' "$@" > "$RECORD/$(date +%s%N)-$$"
@@ -83,7 +83,7 @@ def submitted(root, workflow):
         command = workflow.command(*arguments, "--rerun-triggers", "mtime", "--", *targets)
         del command[command.index("--cores") : command.index("--cores") + 2]
         environment = workflow.environment | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "RECORD": str(record)}
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        result = Forked("snakemake", command[3:], workflow.folder, environment).complete(timeout=300)
         assert result.returncode != 0, "the recording sbatch refuses every job"
         found = defaultdict(list)
         for call in sorted(record.iterdir()):

@@ -1,49 +1,30 @@
-"""Weights & Biases through the workflow: a run folder per training, whatever happened to it; nothing trained for it."""
+"""A workflow killed in mid-training, tracked with Weights & Biases: no table differs, and nothing is trained for it."""
 
 import json
-import os
-import signal
-import subprocess
-import time
 
+import pandas as pd
 import pytest
 from small_workflow import Workflow
 from wandb_folders import rows, stored
 
 from batchscope.files import read_json
+from batchscope.provenance.fingerprint import file_hash
 
 RUN = "results/small/runs/bert/bs16/constant/seed1"
-TRACKING = {"tracking": {"mode": "offline"}}
-ONE_RUN = {
-    "target_batch_sizes": [16],
-    "lr_policies": {"constant": {"base_lr": 1e-3}},
-    "budget": {"epochs": 8},
-    "save_every": 0.001,
-}
+TABLE = "results/small/tables/summary.csv"
+TRACKING = {"tracking": {"mode": "offline"}, "save_every": 0.001}
 
 
 @pytest.fixture(scope="module")
-def tracked(root, tmp_path_factory):
-    """One training, killed with its workflow in mid-run, finished by the next start, evaluated and replayed."""
+def tracked(root, pristine, tmp_path_factory):
+    """The small study, killed with its workflow in its first training; the next start finishes and tracks it."""
     workflow = Workflow(root, tmp_path_factory.mktemp("tracked"))
-    workflow.write_config(**ONE_RUN, **TRACKING)
-    process = subprocess.Popen(
-        workflow.command("--", f"{RUN}/tracking.json"),
-        env=workflow.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    states = workflow.folder / "results/small/state"
-    give_up = time.monotonic() + 300
-    while not list(states.glob("*/state-*.pt")) and time.monotonic() < give_up:
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert list(states.glob("*/state-*.pt"))
+    workflow.take_data_of(pristine)
+    workflow.write_config(**TRACKING)
+    workflow.kill_in_mid_training(f"{RUN}/tracking.json")
+    assert not (workflow.folder / TABLE).exists()
     assert workflow.snakemake("--unlock").returncode == 0
-    result = workflow.snakemake("--", f"{RUN}/tracking.json")
+    result = workflow.snakemake("--", TABLE, f"{RUN}/tracking.json")
     assert result.returncode == 0, result.stdout
     return workflow
 
@@ -51,17 +32,22 @@ def tracked(root, tmp_path_factory):
 def planned(workflow, *targets, **changes) -> str:
     """The dry run of a changed config; what is there stays as it is."""
     changed = workflow.folder / "changed.json"
-    workflow.write_config(changed, **(ONE_RUN | TRACKING | changes))
-    result = workflow.snakemake("--dry-run", "--", *targets, configfile=changed)
-    assert result.returncode == 0, result.stdout
-    return result.stdout
+    workflow.write_config(changed, **(TRACKING | changes))
+    return workflow.dry_run("--", *targets, configfile=changed)
+
+
+def test_a_dag_killed_in_mid_training_finishes_with_the_same_tables(tracked, pristine):
+    assert "resuming after update" in (tracked.study / "logs/train/bert/bs16/constant/seed1.log").read_text()
+    for table in ("contrasts.csv", "history.parquet"):
+        assert file_hash(tracked.study / "tables" / table) == file_hash(pristine.study / "tables" / table)
+    summaries = [pd.read_csv(workflow.study / "tables/summary.csv") for workflow in (tracked, pristine)]
+    timeless = [summary.drop(columns=summary.filter(regex="second").columns) for summary in summaries]
+    pd.testing.assert_frame_equal(*timeless, check_exact=True)
 
 
 def test_every_update_of_a_killed_and_resumed_training_stands_there_once(tracked):
-    study = tracked.folder / "results/small"
-    assert "resuming after update" in (study / "logs/train/bert/bs16/constant/seed1.log").read_text()
     record = read_json(tracked.folder / RUN / "tracking.json")
-    (folder,) = (study / "wandb").glob("offline-run-*")
+    (folder,) = (tracked.study / "wandb").glob("offline-run-*")
     assert tracked.folder / record["folder"] == folder
     history = [json.loads(line) for line in (tracked.folder / RUN / "history.jsonl").read_text().splitlines()]
     found = rows(stored(folder))
@@ -95,7 +81,7 @@ def test_a_failure_names_its_log_and_harms_nothing(tracked):
     kept = wandb.rename(wandb.with_name("kept"))
     wandb.write_text("in the way")
     changed = tracked.folder / "changed.json"
-    tracked.write_config(changed, **(ONE_RUN | {"tracking": {"mode": "offline", "project": "other"}}))
+    tracked.write_config(changed, tracking={"mode": "offline", "project": "other"})
     result = tracked.snakemake("--", f"{RUN}/tracking.json", configfile=changed)
     wandb.unlink()
     kept.rename(wandb)
