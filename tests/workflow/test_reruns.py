@@ -13,11 +13,13 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+from forked import Forked, forget_the_package, run_forked
 from small_workflow import SMALL, Workflow
 
 RUNS = ("bert/bs16/constant/seed1", "bert/bs64/constant/seed1", "bert/bs64/sqrt/seed1")
@@ -319,16 +321,14 @@ def command(case: Case, *words: str) -> list[str]:
     return [*start, "--configfile", written(case), *words, *case.arguments]
 
 
-def start(case: Case, words: list[str]) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(case.repository / "src")}
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(words, cwd=case.folder, env=environment, text=True, **streams)
+def environment(case: Case) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(case.repository / "src")}
 
 
 def snakemake(case: Case, *words: str) -> subprocess.CompletedProcess:
-    process = start(case, command(case, *words))
-    output, _ = process.communicate()
-    return subprocess.CompletedProcess(process.args, process.returncode, output)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    where = {"cwd": case.folder, "env": environment(case)}
+    return subprocess.run(command(case, *words), **where, **streams, text=True, check=False)
 
 
 SENTENCES = {
@@ -374,13 +374,20 @@ def told(output: str) -> set[str]:
     return {job for message in messages if (job := job_of(message))}
 
 
+def fork_snakemake() -> None:
+    """The case's own package, whose dry run of Snakemake need not import Snakemake again."""
+    forget_the_package()
+    from batchscope.provenance import plan
+
+    plan.subprocess = SimpleNamespace(run=run_forked, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+
+
 def planned(case: Case) -> dict[str, Any]:
     """The answer of `batchscope plan --json`, which asks Snakemake for a dry run and names its jobs."""
-    words = [sys.executable, "-m", "batchscope", "plan", "--json", "--configfile", written(case)]
-    plan = start(case, [*words, "--", *case.arguments])
-    output, _ = plan.communicate()
-    assert plan.returncode == 0, output
-    return json.loads(output)
+    words = ["plan", "--json", "--configfile", written(case), "--", *case.arguments]
+    plan = Forked("batchscope", words, case.folder, environment(case), fork_snakemake).complete()
+    assert plan.returncode == 0, plan.stdout + plan.stderr
+    return json.loads(plan.stdout)
 
 
 PARTS = ("Snakefile", "rules", "src", "workflow", "profiles", "config", "envs")
