@@ -1,6 +1,11 @@
-"""What a training leaves for its later stages is what they would make themselves, byte by byte."""
+"""What a training leaves for its later stages is what they would make themselves, byte by byte.
 
+Where the imports or the code of a process matter, it is a fresh one; the others are forked and need not import torch.
+"""
+
+import os
 import shutil
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +15,7 @@ from jobs import RUN, Jobs, jobs_of
 from small import tiny_config
 
 from batchscope.files import write_json
+from batchscope.provenance import handover
 from batchscope.provenance.code import PACKAGE
 from batchscope.provenance.fingerprint import file_hash
 from batchscope.provenance.handover import FILES, collect
@@ -31,7 +37,6 @@ class Run:
     jobs: Jobs
     name: str = RUN
     threads: int = 1
-    program: str = IMPORTED
 
     @property
     def layout(self) -> Layout:
@@ -45,14 +50,17 @@ class Run:
         """Stages that something is left for."""
         return sorted(path.relative_to(self.layout.ready).parts[0] for path in self.layout.ready.glob("*/*/*/*/seed1"))
 
-    def verb(self, verb: str, **environment: str):
-        program = ("-c", self.program)
-        return self.jobs.run(f"{verb}/{self.name}", "--threads", self.threads, program=program, **environment)
-
     def succeed(self, verb: str, **environment: str):
-        done = self.verb(verb, **environment)
+        """In a forked process."""
+        job = self.jobs.fork(f"{verb}/{self.name}", "--threads", self.threads, **environment)
+        done = job.complete(timeout=300)
         assert done.returncode == 0, done.stderr
         return done
+
+    def succeed_afresh(self, verb: str, program: str = IMPORTED, **environment: str):
+        """In a process that imports what it needs."""
+        words = f"{verb}/{self.name}", "--threads", self.threads
+        return self.jobs.succeed(*words, program=("-c", program), **environment)
 
     def hashes(self, stage: str) -> list[str]:
         return [file_hash(self.folder / name) for name in FILES[stage]]
@@ -92,14 +100,16 @@ def run(trained, tmp_path):
 
 def test_a_result_made_ahead_is_the_stage_s_own_and_is_collected_without_torch(run):
     assert run.left() == ["attention", "evaluate"]
+    collected = "the training of this run has computed this already"
     for stage in ("evaluate", "attention"):
-        done = run.succeed(stage)
+        done = run.succeed_afresh(stage)
         assert done.stdout.strip() == "[]", "neither torch nor anything else heavy was imported"
+        assert collected in done.stderr
         ahead = run.hashes(stage)
         for name in FILES[stage]:
             (run.folder / name).unlink()
         done = run.succeed(stage)
-        assert "torch" in done.stdout, "what was collected once is gone, so that the stage computes"
+        assert collected not in done.stderr, "what was collected once is gone, so that the stage computes"
         assert run.hashes(stage) == ahead
     assert run.left() == []
 
@@ -205,26 +215,19 @@ def test_a_module_edited_during_the_training_leaves_nothing_behind(fresh, tmp_pa
     """Not even where the edit is reverted before the stage's own job starts."""
     source = tmp_path / "source"
     shutil.copytree(PACKAGE.parent, source, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
-    fresh.program = EDITED + IMPORTED
-    done = fresh.succeed("train", PYTHONPATH=str(source), PYTHONDONTWRITEBYTECODE="1")
+    done = fresh.succeed_afresh("train", EDITED + IMPORTED, PYTHONPATH=str(source), PYTHONDONTWRITEBYTECODE="1")
     assert "its code was edited while the training ran" in done.stderr
     assert (fresh.folder / "train.json").is_file() and fresh.left() == []
 
 
-KILLED = """
-import os, signal, sys
-import batchscope.provenance.handover as handover
-from batchscope.cli.main import main
-handover._compute = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
-main()
-"""
+def be_killed_ahead() -> None:
+    handover._compute = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_process_killed_ahead_has_lost_no_training(fresh):
-    fresh.program = KILLED
-    assert fresh.verb("train").returncode < 0
+    killed = fresh.jobs.fork(f"train/{fresh.name}", "--threads", 1, before=be_killed_ahead)
+    assert killed.complete(timeout=300).returncode == -signal.SIGKILL
     assert list(fresh.layout.ready.glob("*/*/*/*/.*")), "it died in the midst of it"
-    fresh.program = IMPORTED
     done = fresh.succeed("train")
     assert "after update 12" in done.stderr
     assert fresh.left() == ["evaluate"] and not list(fresh.layout.ready.glob("*/*/*/*/.*"))
