@@ -11,9 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from cluster import LONG_SECONDS, RUN, SlurmStudy, accounted, running_cluster
-
-from batchscope.files import read_json
+from cluster import LONG_REST, RUN, SlurmStudy, accounted, running_cluster
 
 pytestmark = pytest.mark.slurm
 
@@ -27,11 +25,8 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def undisturbed(root, tmp_path_factory) -> SlurmStudy:
-    """The training without SLURM and without a break, as long as the tests need it on this machine."""
+    """The training without SLURM, without a break and without rests."""
     study = SlurmStudy(root, tmp_path_factory.mktemp("undisturbed"))
-    study.write_config()
-    study.run(study.command("--cores", 2, "--until", "train"))
-    study.updates = round(LONG_SECONDS / read_json(study.run_folder / "train.json")["update_seconds_p50"])
     study.write_config()
     study.run(study.command("--cores", 2, "--until", "train"))
     return study
@@ -47,7 +42,7 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str], stu
 
 
 def test_a_one_minute_limit_is_met_by_retries_on_the_way_to_a_report(undisturbed, root, tmp_path):
-    study = SlurmStudy(root, tmp_path, undisturbed.updates)
+    study = SlurmStudy(root, tmp_path, rest=LONG_REST)
     study.write_config()
     study.run(study.on_slurm("--slurm-status-command", "sacct", "--set-resources", "train:runtime=1", "--retries", 12))
     assert (study.results / "report/index.html").stat().st_size > 0
@@ -72,7 +67,7 @@ def test_a_one_minute_limit_is_met_by_retries_on_the_way_to_a_report(undisturbed
 
 def test_a_training_survives_scancel_sigkill_and_preemption(undisturbed, root, tmp_path):
     """A job that SLURM preempts without grace it brings back itself; what fails is Snakemake's to retry."""
-    study = SlurmStudy(root, tmp_path, undisturbed.updates)
+    study = SlurmStudy(root, tmp_path, rest=1.0)
     study.write_config()
     for part in ("data", "tokens"):
         shutil.copytree(undisturbed.results / part, study.results / part)

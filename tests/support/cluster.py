@@ -19,6 +19,7 @@ from batchscope.provenance.fingerprint import file_hash
 
 SCRIPT = Path(__file__).parents[1] / "slurm/cluster.sh"
 POLLING = Path(__file__).with_name("snakemake_polling.py")
+RESTING = Path(__file__).with_name("resting")
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
 PREFIX = "batchscope-slurm-"
 PACKAGES = "slurm-wlm slurmdbd mariadb-server munge"
@@ -26,10 +27,9 @@ AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 
 # On a busy machine two threads spend their time waiting for each other.
 ONE_THREAD = [f"{rule}=1" for rule in ("train", "certify", "evaluate", "attention", "tokenize")]
-# What a training takes that is interrupted, at the speed that a short one measures on this machine. A job of one minute
-# trains for about half of it: it starts Snakemake twice and keeps a reserve for saving. The rest is for a machine that
-# is busier while the speed is measured than afterwards.
-LONG_SECONDS = 100
+UPDATES = 24
+# With this rest after each update no machine is fast enough for one attempt of a minute.
+LONG_REST = 61 / UPDATES
 RUN = "bert/bs64/constant/seed1"
 STUDY: dict[str, Any] = {
     "study": "cluster",
@@ -45,7 +45,7 @@ STUDY: dict[str, Any] = {
     "physical_batch_size": 8,
     "lr_policies": {"constant": {"base_lr": 1e-3}},
     "seeds": [1],
-    "budget": {"updates": 40},
+    "budget": {"updates": UPDATES},
     "precision": "float32",
     "noise_scale": "full",
     "save_every": 2,
@@ -59,11 +59,12 @@ class SlurmStudy:
 
     root: Path
     folder: Path
-    updates: int = STUDY["budget"]["updates"]
+    rest: float = 0.0
+    """Seconds that a training rests after each update."""
 
-    def write_config(self, **changes: Any) -> None:
-        """Write the study's config, changed."""
-        (self.folder / "config.json").write_text(json.dumps(STUDY | {"budget": {"updates": self.updates}} | changes))
+    def write_config(self) -> None:
+        """Write the study's config."""
+        (self.folder / "config.json").write_text(json.dumps(STUDY))
 
     def command(self, *arguments: object) -> list[str]:
         """Snakemake's command line."""
@@ -78,7 +79,8 @@ class SlurmStudy:
 
     def start(self, command: list[str]) -> subprocess.Popen[str]:
         """Start a command; stdout and stderr go together into ``output.log``."""
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        resting = {"PYTHONPATH": str(RESTING), "SECONDS_OF_REST": str(self.rest)}
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | resting
         with (self.folder / "output.log").open("w") as log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=environment)
 

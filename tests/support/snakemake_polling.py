@@ -1,4 +1,4 @@
-"""Snakemake that asks SLURM every three seconds what became of its jobs.
+"""Snakemake that asks SLURM every second what became of its jobs.
 
 The SLURM executor waits ten seconds longer after each status check that found no finished job, up to three minutes. No
 option changes that. On the tests' cluster, where a job lasts seconds, most of the time would be such waiting.
@@ -9,7 +9,7 @@ import asyncio
 from snakemake.cli import main
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
-SECONDS = 3
+SECONDS = 1
 
 
 async def _sleep(self: RemoteExecutor) -> None:
