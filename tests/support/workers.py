@@ -13,8 +13,9 @@ TOGETHER = ("tests/slurm/",)
 APART = ("tests/workflow/test_reruns.py", "tests/workflow/test_slurm_options.py")
 # The longest come first.
 FIRST = (
-    *(*TOGETHER, "tests/workflow/test_workflow.py", "tests/workflow/test_tracking_rule.py"),
-    *("tests/provenance/test_handover.py", "tests/tracking/", "tests/benchmarks/", "tests/certificate/", "tests/data/"),
+    *(*TOGETHER, "tests/workflow/test_workflow.py", "tests/provenance/test_handover.py", "tests/tracking/"),
+    # Reads the study that test_workflow.py makes, and would wait for it.
+    *("tests/workflow/test_tracking_rule.py", "tests/benchmarks/", "tests/certificate/", "tests/data/"),
 )
 # Start whole workflows or many processes; the rest runs in the process of the tests, where coverage sees it.
 SLOW = (
