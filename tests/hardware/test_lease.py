@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from jobs import RUN, jobs_of
 from small import tiny_config
 
@@ -303,8 +304,8 @@ def test_snakemake_s_concurrent_jobs_take_what_is_free_and_a_crash_frees_it(
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv(lease.OVERRIDE, devices)
     monkeypatch.setenv(lease.SHARED, str(sharing))
-    command = ["-m", "snakemake", "--cores", "4", "--resources", "gpu=2", "--retries", "1", "--quiet", "all"]
-    subprocess.run([sys.executable, *command], cwd=tmp_path, check=True)
+    words = ["--cores", "4", "--resources", "gpu=2", "--retries", "1", "--quiet", "all"]
+    assert Forked("snakemake", words, tmp_path, os.environ).complete().returncode == 0
     assert (tmp_path / "3.crashed").read_text() in devices, "job 3 held a device when it was killed"
     jobs = [json.loads((tmp_path / f"{number}.json").read_text()) for number in range(6)]
     for device in devices.split(","):

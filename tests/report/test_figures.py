@@ -25,7 +25,10 @@ ONE_CELL = {
 }
 
 
-@pytest.mark.parametrize("changes", [{}, ONE_CELL, {"noise_scale": "full"}], ids=["grid", "one cell", "noise scale"])
+NOISY = {"noise_scale": "full", "models": ONE_CELL["models"], "target_batch_sizes": [16, 64], "seeds": [1]}
+
+
+@pytest.mark.parametrize("changes", [{}, ONE_CELL, NOISY], ids=["grid", "one cell", "noise scale"])
 def test_every_catalogued_figure_is_written_and_no_other(tmp_path: Path, changes: dict[str, object]) -> None:
     spec = fabricate.spec(**changes)
     write_tables(spec, fabricate.study_folder(tmp_path, spec, examples=512))

@@ -2,7 +2,6 @@
 
 import json
 import math
-import multiprocessing
 import os
 import random
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import CONTEXT
 from safetensors.torch import save_file
 from small import train_settings
 
@@ -28,7 +28,8 @@ from batchscope.training.stop import Stopped, StopRequest, deadline
 
 FILES = ("history.jsonl", "checkpoints/best.safetensors", "checkpoints/last.safetensors")
 SETTINGS = train_settings(save_every=0)  # a state after every update
-KILLS = {("bert", "manual"): 7, ("bert", "accelerate"): 6, ("modernbert", "manual"): 6, ("modernbert", "accelerate"): 6}
+KILLS = 4
+KILLED = [(architecture, engine) for architecture in ("bert", "modernbert") for engine in ("manual", "accelerate")]
 
 
 def train_in(folder, spec, tokens, settings=None, **keywords):
@@ -50,23 +51,15 @@ def train_in_process(folder, spec, tokens, save_gate):
     train(spec, "code", SETTINGS, tokens, folder / "run", folder / "state")
 
 
-@pytest.fixture(scope="module")
-def processes():
-    """Fresh processes that need not import torch again."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["batchscope.training.loop"])
-    return context
-
-
-@pytest.mark.parametrize(("architecture", "engine"), KILLS)
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(small_study, tmp_path, processes, architecture, engine):
+@pytest.mark.parametrize(("architecture", "engine"), KILLED)
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(small_study, tmp_path, architecture, engine):
     spec = small_study.spec(architecture, engine=engine, budget={"epochs": 3})
     tokens = small_study.tokens(architecture)
     whole = train_in(tmp_path / "whole", spec, tokens)
     dice, gate = random.Random(f"{architecture} {engine}"), tmp_path / "saving"
     killed = during_a_save = 0
-    while killed < KILLS[architecture, engine]:
-        process = processes.Process(target=train_in_process, args=(tmp_path / "cut", spec, tokens, gate))
+    while killed < KILLS:
+        process = CONTEXT.Process(target=train_in_process, args=(tmp_path / "cut", spec, tokens, gate))
         process.start()
         states = tmp_path / "cut/state"
         before = newest_state(states)
