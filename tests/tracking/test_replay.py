@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from forked import Forked
 from jobs import RUN, Jobs, jobs_of
 from small import tiny_config
 from wandb_folders import rows, stored, summary
@@ -42,12 +42,12 @@ class Training:
     def tracking_spec(self) -> TrackingSpec:
         return self.jobs.read().spec(f"track/{RUN}", TrackingSpec)
 
-    def start(self, **environment: str) -> subprocess.Popen[str]:
+    def start(self) -> Forked:
         """Start or go on with the training."""
-        return self.jobs.start(f"train/{RUN}", "--threads", 1, **environment)
+        return self.jobs.fork(f"train/{RUN}", "--threads", 1)
 
     def evaluate(self) -> None:
-        self.jobs.succeed(f"evaluate/{RUN}")
+        finish(self.jobs.fork(f"evaluate/{RUN}"))
 
     def track(self, **environment: str) -> subprocess.Popen[str]:
         """Replay it."""
@@ -67,10 +67,14 @@ class Training:
         return [json.loads(line) for line in (self.run / "history.jsonl").read_text().splitlines()]
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: subprocess.Popen[str] | Forked) -> str:
     """The output of a verb that succeeds."""
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, out + err
+    if isinstance(process, Forked):
+        done = process.complete(timeout=300)
+        out, err, status = done.stdout, done.stderr, done.returncode
+    else:
+        (out, err), status = process.communicate(timeout=300), process.returncode
+    assert status == 0, out + err
     return out + err
 
 
@@ -86,8 +90,8 @@ def finished(small_study: Any, tmp_path_factory: pytest.TempPathFactory) -> Trai
     run = training(small_study, tmp_path_factory.mktemp("offline"), "offline")
     killed = run.start()
     run.wait_for_epoch(3)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    killed.process.kill()
+    killed.complete()
     assert "resuming after update" in finish(run.start())
     run.evaluate()
     return run
@@ -182,15 +186,16 @@ def test_online_a_retry_leaves_neither_gap_nor_repeat(small_study: Any, tmp_path
     run = training(small_study, tmp_path, "online")
     node = run.start()
     run.wait_for_epoch(2)
-    for process in [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]:
+    training_of_node = psutil.Process(node.process.pid)
+    for process in [training_of_node, *training_of_node.children(recursive=True)]:
         process.kill()
-    node.communicate()
+    node.complete()
 
     killed = run.start()
     run.wait_for_epoch(12)
-    trackers = psutil.Process(killed.pid).children(recursive=True)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    trackers = psutil.Process(killed.process.pid).children(recursive=True)
+    killed.process.kill()
+    killed.complete()
     psutil.wait_procs(trackers, timeout=60)
     (stored_run,) = server.runs.values()
     present = len(stored_run.lines)
