@@ -23,9 +23,7 @@ os.environ |= {
     "MPLBACKEND": "agg",
 }
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of pytest-xdist share the cores
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "passive"
-)  # two threads of a test do not spin for each other
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # two threads of a test do not spin for each other
 
 # A property holds however busy the machine is.
 settings.register_profile("batchscope", deadline=None)
