@@ -46,31 +46,6 @@ KINDS: dict[str, dict[str, Any]] = {
 """Column of a divergence → how it looks."""
 MOST_POLICIES = 6
 RATIO_TICKS = (0.05, 0.1, 0.2, 0.5, 0.7, 1, 1.2, 1.5, 2, 3, 5, 10, 20)
-    0.05,
-    0.1,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.9,
-    1,
-    1.1,
-    1.2,
-    1.4,
-    1.6,
-    1.8,
-    2,
-    2.5,
-    3,
-    4,
-    5,
-    7,
-    10,
-    20,
-)
 
 
 class AttentionTables(NamedTuple):
