@@ -85,9 +85,9 @@ def test_a_cell_that_shares_a_run_names_its_first_reader(study: Path) -> None:
     assert runs.slot.between(0, 1).all()
 
 
-def test_no_name_and_no_text_is_a_field_or_part_of_an_expression(study: Path) -> None:
+def test_specifications_are_vega_lite_and_hold_no_name_as_field_or_in_an_expression(study: Path) -> None:
     finished = Finished.read(SPEC, study)
-    islands = chart_islands(finished.grid, finished, study, conclude(finished.findings))
+    islands = chart_islands(finished.grid, finished, study, conclude(finished.findings), checked=True)
     charts = json.loads(re.sub(r"<[^>]*>", "", str(islands[2])))
     names = {*SPEC.model_names, *SPEC.policy_names, *SPEC.budget_names}
     for chart in charts:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import altair as alt
+from altair.utils import schemapi
 
 from batchscope.report.chart_rows import Rows
 from batchscope.report.spec import FiguresSpec
@@ -152,7 +153,7 @@ def calibration_chart(spec: FiguresSpec, rows: Rows) -> Chart:
     return Chart("calibration", _facets(drawn, "panel"), rows, y=choices, mean=["panel", "policy", "batch"], note=note)
 
 
-def _by_batch(spec: FiguresSpec, base: alt.Chart, intervals: bool) -> alt.LayerChart:
+def _by_batch(spec: FiguresSpec, base: alt.Chart, intervals: bool) -> alt.LayerChart | alt.FacetChart:
     """Seeds and their means against the target batch size, the policies beside each other."""
     dash = alt.StrokeDash("policy:N", scale=_range(spec.policy_names, DASHES), title="LR policy")
     seeds, means = _seeds(base), base.transform_filter("datum.kind === 'mean'")
@@ -330,7 +331,7 @@ def _tooltip(*axes: str, mean: bool = False) -> list[alt.Tooltip]:
     return [*shown, alt.Tooltip("seed:N", title="seed"), alt.Tooltip("flag:N", title="did not learn")]
 
 
-def _facets(drawn: alt.LayerChart, panel: str, height: Any = 230) -> Spec:
+def _facets(drawn: alt.LayerChart | alt.FacetChart, panel: str, height: Any = 230) -> Spec:
     """A panel per value; the scripts set its width and the number of columns."""
     sort = alt.EncodingSortField(field=f"{panel}_order", op="min", order="ascending")
     facet = alt.Facet(f"{panel}:N", title=None, sort=sort)
@@ -339,7 +340,7 @@ def _facets(drawn: alt.LayerChart, panel: str, height: Any = 230) -> Spec:
 
 def _plain(chart: Any) -> Spec:
     """The specification, without what only Altair needs."""
-    spec: Spec = chart.to_dict()
+    spec: Spec = chart.to_dict(validate=schemapi.DEBUG_MODE)
     for name in ("$schema", "config", "datasets"):
         spec.pop(name, None)
     return spec

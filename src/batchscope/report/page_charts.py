@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from batchscope.errors import counted
@@ -22,12 +23,16 @@ from batchscope.statistics.health import faulty_runs
 from batchscope.wording import Wording
 
 
-def chart_islands(spec: ReportSpec, study: Finished, folder: Path, found: Conclusions | None) -> list[Markup]:
+def chart_islands(
+    spec: ReportSpec, study: Finished, folder: Path, found: Conclusions | None, checked: bool = False
+) -> list[Markup]:
     """The charts, the runs that they name, and their common looks, for ``charts.js``.
 
-    Raises FileNotFoundError if a table is missing.
+    ``checked`` compares every specification with the schema of Vega-Lite, which takes longer than all the rest. Raises
+    FileNotFoundError if a table is missing.
     """
-    drawn = list(_charts(spec, study, folder, found))
+    with debug_mode(checked):
+        drawn = _charts(spec, study, folder, found)
     wording = Wording(*spec.words)
     values = [chart._replace(note=wording.of(chart.note)) for chart in drawn]
     return [
