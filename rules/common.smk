@@ -97,6 +97,7 @@ try:
     JOB_SPECS = STUDY.job_specs(CONTENT_MEMORY)
     RUNS = list(dict.fromkeys(STUDY.runs(CONTENT_MEMORY).values()))
     BRANCHED_RUNS = STUDY.branched_runs(CONTENT_MEMORY)
+    EMBEDDED_CELLS = STUDY.embedded_cells(CONTENT_MEMORY)
 except UserError as error:
     raise WorkflowError(f"batchscope: {error}")
 if STUDY.too_large:
@@ -184,6 +185,11 @@ def of_all_runs(file):
 def of_branched_runs(file):
     """A file of every run that the study branches."""
     return of_runs(BRANCHED_RUNS, file)
+
+
+def of_embedded_runs(file):
+    """A file of every run whose test examples are drawn as points."""
+    return [f"{STUDY_FOLDER}/runs/{cell.run}/{file}" for cell in EMBEDDED_CELLS]
 
 
 def of_runs_with_maps(file):

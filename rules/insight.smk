@@ -107,16 +107,39 @@ rule errors:
     input:
         of_all_runs("predictions.parquet"),
         expand(f"{TOKENS}/test.arrow", model=STUDY.models),
+        expand(f"{TOKENS}/tokenizer", model=STUDY.models),
+        rules.corpus.output,
     output:
         errors=report(
             update(f"{STUDY_FOLDER}/tables/errors.csv"),
             category="Errors",
-            labels={"table": "every test review"},
+            labels={
+                "models": "all, every test review",
+                "shows": "table",
+                "format": "table",
+            },
             caption="../workflow/report/errors.rst",
         ),
+        hardest=report(
+            update(f"{STUDY_FOLDER}/tables/hardest.csv"),
+            category="Errors",
+            labels={
+                "models": "all, hardest in full",
+                "shows": "table",
+                "format": "table",
+            },
+            caption="../workflow/report/hardest.rst",
+        ),
         others=[
-            update(f"{STUDY_FOLDER}/tables/{name}")
-            for name in ("error_groups.csv", "flips.csv", "margins.csv")
+            update(f"{STUDY_FOLDER}/tables/{name}.csv")
+            for name in (
+                "error_counts",
+                "error_groups",
+                "flips",
+                "margins",
+                "hardest_runs",
+                *(["label_review"] if STUDY.data.label_review else []),
+            )
         ],
     log:
         f"{STUDY_FOLDER}/logs/errors.log",
@@ -214,3 +237,71 @@ rule geometry:
         "compare the weights of the runs"
     shell:
         command("geometry", "--threads {threads}")
+
+
+# The embedding reads the margins of the predictions and the verdicts of `errors` over all runs.
+
+
+rule features:
+    input:
+        test=rules.tokenize.output.test,
+        best=rules.train.output.best,
+    output:
+        f"{RUN}/features.parquet",
+    log:
+        f"{STUDY_FOLDER}/logs/features/{RUN_NAME}.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/features/{RUN_NAME}.tsv"
+    conda:
+        "../envs/train.yaml"
+    threads: STUDY.model_threads
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(60),
+        gpu=GPU,
+    params:
+        spec=spec_of("features"),
+        code=CODE["features"],
+        jobs=job_file,
+    message:
+        f"write the features of {RUN_IN_WORDS}"
+    shell:
+        command(f"features/{RUN_OF_JOB}", "--threads {threads}")
+
+
+rule embedding:
+    input:
+        of_embedded_runs("features.parquet"),
+        of_embedded_runs("predictions.parquet"),
+        rules.errors.output.errors,
+    output:
+        points=report(
+            update(f"{STUDY_FOLDER}/tables/embedding.csv"),
+            category="Errors",
+            labels={
+                "models": "all, points of the embedding",
+                "shows": "table",
+                "format": "table",
+            },
+            caption="../workflow/report/errors_embedding.rst",
+        ),
+        quality=update(f"{STUDY_FOLDER}/tables/embedding_quality.csv"),
+    log:
+        f"{STUDY_FOLDER}/logs/embedding.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/embedding.tsv"
+    localrule: True
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    params:
+        spec=SPECS.get("embedding"),
+        code=CODE["embedding"],
+        jobs=job_file,
+    message:
+        f"embed the test {STUDY.data.wording.many}"
+    shell:
+        command("embedding")

@@ -62,6 +62,8 @@ rule figures:
         rules.calibration.output if STUDY.insight.calibration.enabled else [],
         rules.geometry.output if STUDY.insight.geometry.enabled else [],
         rules.divergence.output if STUDY.insight.attention.enabled else [],
+        rules.errors.output if STUDY.insight.errors.enabled else [],
+        rules.embedding.output if EMBEDDED_CELLS else [],
         of_all_runs("attention/attention.npz"),
         of_all_runs("attention/measures.json"),
     output:
@@ -104,6 +106,8 @@ rule page:
         ),
         geometry=rules.geometry.output if STUDY.insight.geometry.enabled else [],
         divergence=rules.divergence.output if STUDY.insight.attention.enabled else [],
+        errors=rules.errors.output if STUDY.insight.errors.enabled else [],
+        embedding=rules.embedding.output if EMBEDDED_CELLS else [],
         figures=rules.figures.output,
         reviews=rules.reviews.output,
         audit=rules.audit.output,

@@ -37,7 +37,8 @@ def test_every_job_of_the_study_has_a_spec() -> None:
         "branch": {"at": [64], "samples": 512},
         "insight": {"attention": {"enabled": True}, "errors": {"enabled": True}, "geometry": {"enabled": True}},
     }
-    further = {"errors", "divergence", "geometry", f"attention_measures/{run}", f"geometry_measures/{run}"}
+    further = {"errors", "embedding", "divergence", "geometry"}
+    further |= {f"{verb}/{run}" for verb in ("features", "attention_measures", "geometry_measures")}
     assert set(Study.from_mapping(measured).job_specs()) == jobs | further
     assert {job.partition("/")[0] for job in jobs | further} == set(STAGES)
 

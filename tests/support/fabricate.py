@@ -11,12 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fabricate_attention import windows_of, write_attention_tables
 from fabricate_data import BINARY, CERTIFICATE, TEXT, audit, reviews, shared_out
+from fabricate_reviews import write_test_reviews
 from PIL import Image
 
 from batchscope.config.study import Study
 from batchscope.evaluation.metrics import measure
 from batchscope.insight.calibration import measure_calibration
-from batchscope.insight.spec import CalibrationSpec
+from batchscope.insight.embedding import measure_embedding
+from batchscope.insight.errors import measure_errors
+from batchscope.insight.spec import CalibrationSpec, EmbeddingSpec, ErrorsSpec
 from batchscope.report.catalogue import figure_names
 from batchscope.report.spec import GridCell, ReportSpec
 from batchscope.training.spec import BudgetSpec
@@ -109,7 +112,36 @@ def study_folder(folder: Path, report_spec: ReportSpec, **story: Any) -> Path:
         write_attention_tables(folder, report_spec, told.no_attention, rng)
     if report_spec.calibration:
         measure_calibration(CalibrationSpec(cells=report_spec.cells, bins=15), folder)
+    if report_spec.errors:
+        runs = [cell.run for cell in report_spec.cells]
+        write_test_reviews(folder, report_spec.model_names, runs[0], list(told.classes))
+        measure_errors(
+            ErrorsSpec(cells=report_spec.cells, boundary=1.0, hardest=report_spec.errors.hardest, truncation="head"),
+            folder,
+        )
+        if report_spec.errors.embedding:
+            _embed(folder, report_spec)
     return folder
+
+
+def _embed(folder: Path, report_spec: ReportSpec) -> None:
+    """Features of 40 test reviews, or fewer, whose first axis is the margin; and their embedding."""
+    first = report_spec.cells[0]
+    cells = [
+        cell
+        for cell in report_spec.cells
+        if (cell.policy, cell.budget, cell.seed) == (first.policy, first.budget, first.seed)
+    ]
+    for number, cell in enumerate(cells):
+        run = folder / "runs" / cell.run
+        wanted = [("split", "==", "test"), ("checkpoint", "==", "best")]
+        rows = pq.read_table(run / "predictions.parquet", filters=wanted)
+        rows = rows.sort_by("example_id").slice(0, 40)
+        features = np.random.default_rng(number).normal(size=(len(rows), 4)).astype(np.float32)
+        features[:, 0] += 2 * (rows["logit_1"].to_numpy() - rows["logit_0"].to_numpy())
+        column = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), 4)
+        pq.write_table(pa.table({"example_id": rows["example_id"], "features": column}), run / "features.parquet")
+    measure_embedding(EmbeddingSpec(cells=tuple(cells), reviews=40, boundary=1.0), folder)
 
 
 def small_figures(folder: Path, report_spec: ReportSpec) -> None:

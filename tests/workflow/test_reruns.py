@@ -276,7 +276,10 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
         setting(insight={"attention": {"enabled": True}}),
         of(["attention_measures"]) | {"divergence", "figures", "report"},
     ),
-    "insight.errors switched on": (setting(insight={"errors": {"enabled": True}}), {"errors"}),
+    "insight.errors switched on": (
+        setting(insight={"errors": {"enabled": True}}),
+        of(["features"], RUNS[:2]) | {"errors", "embedding", "figures", "report"},
+    ),
     "insight.geometry switched on": (
         setting(insight={"geometry": {"enabled": True}}),
         of(["geometry_measures"]) | {"geometry", "figures", "report"},
@@ -338,6 +341,7 @@ SENTENCES = {
     "choose the reviews whose attention is drawn": "reviews",
     "measure the calibration": "calibration",
     "tell the errors": "errors",
+    "embed the test reviews": "embedding",
     "compare the attention of the runs": "divergence",
     "compare the weights of the runs": "geometry",
     "compile the tables": "tables",
@@ -350,6 +354,7 @@ VERBS = {
     "tokenize for": "tokenize",
     "measure the attention of": "attention_measures",
     "measure the loss around": "geometry_measures",
+    "write the features of": "features",
 }
 OF_RUN = re.compile(r"(.*) (\S+), target batch size (\d+), (\S+) LR,(?: budget (\S+),)? seed (\d+)")
 

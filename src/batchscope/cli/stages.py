@@ -335,6 +335,26 @@ def geometry(task: Task) -> Work:
     return lambda: compare_geometry(spec, task.layout.study, task.jobs.settings.device)
 
 
+def features(task: Task) -> Work:
+    """Write the pooled features of test reviews from a run's best checkpoint."""
+    from batchscope.hardware.device import use_threads
+    from batchscope.insight.features import write_features
+    from batchscope.insight.spec import FeaturesSpec
+    from batchscope.insight.stored_features import FILE
+
+    use_threads(task.threads)
+    spec, best = task.jobs.spec(task.name, FeaturesSpec), checkpoints_of(task.run)["best"]
+    return lambda: write_features(spec, task.tokens, best, task.run / FILE, task.jobs.settings.device)
+
+
+def embedding(task: Task) -> Work:
+    """Embed the features of the compared runs together: PCA, then t-SNE."""
+    from batchscope.insight.embedding import measure_embedding
+    from batchscope.insight.spec import EmbeddingSpec
+
+    return lambda: measure_embedding(task.jobs.spec(task.name, EmbeddingSpec), task.layout.study)
+
+
 def tables(task: Task) -> Work:
     """Compile the tables of a study."""
     from batchscope.report.spec import TablesSpec
@@ -362,9 +382,11 @@ def report(task: Task) -> Work:
 VERBS: dict[str, Callable[[Task], Work]] = {
     verb.__name__: verb
     for verb in (corpus, split, tokenize, audit, reviews, train, branch, certify, evaluate, track, attention, maps)
-    + (attention_measures, divergence, calibration, errors, geometry_measures, geometry, tables, figures, report)
+    + (attention_measures, divergence, calibration, errors, features, embedding, geometry_measures, geometry)
+    + (tables, figures, report)
 }
 RUNS_A_MODEL = ("train", "branch", "certify", "evaluate", "attention", "attention_measures", "divergence") + (
+    "features",
     "geometry_measures",
     "geometry",
 )

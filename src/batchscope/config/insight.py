@@ -34,6 +34,16 @@ class ErrorSettings(Section):
 
     enabled: bool = False
     """Tell every test review's errors over all runs, and whether the batch size or the seed decides them."""
+    boundary: PositiveFloat = 1.0
+    """A wrong prediction is a boundary misclassification if the logit of the label is less than this much below the
+    largest one. With two classes, 1 means: the label still has a probability above 27%."""
+    hardest: PositiveInt = 20
+    """Reviews of each model that are exported and shown in full, those that most runs get wrong."""
+    embedding: bool = True
+    """Draw the test reviews as points, by PCA and t-SNE of their pooled features: of the first seed and LR policy, at
+    all target batch sizes together."""
+    reviews: PositiveInt = 1000
+    """Test reviews that are drawn as points; all of them if there are fewer."""
 
 
 class GeometrySettings(Section):

@@ -110,6 +110,10 @@ class Data(Section):
     truncation: Literal["head", "tail", "head_tail"] = "head"
     """Which end of a long review is kept; `head_tail` keeps a quarter from the start and the rest from the end."""
 
+    label_review: str | None = None
+    """File (parquet, csv, tsv) of labels that people judged anew, for `insight.errors`: docs/insight.md. The study
+    keeps its labels; the report adds the accuracy as re-judged."""
+
     @model_validator(mode="after")
     def _coherent(self) -> Self:
         if self.synthetic is not None and self.source != "synthetic":

@@ -25,14 +25,17 @@ from batchscope.insight.spec import (
     AttentionSpec,
     CalibrationSpec,
     DivergenceSpec,
+    EmbeddingSpec,
     ErrorsSpec,
+    FeaturesSpec,
     GeometryMeasuresSpec,
     GeometrySpec,
+    LabelReviewSpec,
 )
 from batchscope.provenance.fingerprint import content_hash
 from batchscope.provenance.layout import run_path
 from batchscope.provenance.spec import Spec
-from batchscope.report.spec import BranchesSpec, FiguresSpec, GridCell, MapsSpec, ReportSpec, TablesSpec
+from batchscope.report.spec import BranchesSpec, ErrorsShown, FiguresSpec, GridCell, MapsSpec, ReportSpec, TablesSpec
 from batchscope.tracking import TrackingSpec
 from batchscope.training.spec import (
     BranchSpec,
@@ -302,6 +305,39 @@ class Study(Config):
         """What the calibration depends on besides the predictions: the grid, and how many bins."""
         return CalibrationSpec(cells=self.tables_spec(memory).cells, bins=self.insight.calibration.bins)
 
+    def errors_spec(self, memory: Path | None = None) -> ErrorsSpec:
+        """What the tables of errors depend on besides predictions, tokens and corpus."""
+        return ErrorsSpec(
+            cells=self.tables_spec(memory).cells,
+            boundary=self.insight.errors.boundary,
+            hardest=self.insight.errors.hardest,
+            truncation=self.data.truncation,
+            label_review=self._label_review(memory),
+        )
+
+    def _label_review(self, memory: Path | None) -> LabelReviewSpec | None:
+        if self.data.label_review is None:
+            return None
+        content = content_hash(Path(self.data.label_review).expanduser(), memory)
+        return LabelReviewSpec(source=self.data.label_review, content=content, corpus=self.corpus_spec(memory))
+
+    def embedded_cells(self, memory: Path | None = None) -> tuple[GridCell, ...]:
+        """The cells whose features are drawn: the first policy, budget and seed at every model and batch size."""
+        if not (self.insight.errors.enabled and self.insight.errors.embedding):
+            return ()
+        cells = self.tables_spec(memory).cells
+        first = (cells[0].policy, cells[0].budget, cells[0].seed)
+        return tuple(cell for cell in cells if (cell.policy, cell.budget, cell.seed) == first)
+
+    def features_spec(self) -> FeaturesSpec:
+        """What a run's features depend on besides its checkpoint and tokens."""
+        return FeaturesSpec(reviews=self.insight.errors.reviews, precision=self.precision)
+
+    def embedding_spec(self, memory: Path | None = None) -> EmbeddingSpec:
+        """What the embedding of the test reviews depends on besides features and predictions."""
+        settings = self.insight.errors
+        return EmbeddingSpec(cells=self.embedded_cells(memory), reviews=settings.reviews, boundary=settings.boundary)
+
     def divergence_spec(self, memory: Path | None = None) -> DivergenceSpec:
         """What the divergence of the runs' attention depends on besides their checkpoints and tokens."""
         return DivergenceSpec(cells=self.tables_spec(memory).cells, reviews=self.insight.attention.divergence_reviews)
@@ -334,7 +370,19 @@ class Study(Config):
             calibration=self.insight.calibration.enabled,
             geometry=self.insight.geometry.enabled,
             attention_measures=self.insight.attention.enabled,
+            errors=self._errors_in_figures(),
             words=self.data.wording,
+        )
+
+    def _errors_in_figures(self) -> ErrorsShown | None:
+        settings = self.insight.errors
+        if not settings.enabled:
+            return None
+        return ErrorsShown(
+            boundary=settings.boundary,
+            hardest=settings.hardest,
+            embedding=settings.embedding,
+            label_review=self.data.label_review is not None,
         )
 
     def report_spec(self, memory: Path | None = None) -> ReportSpec:
@@ -405,7 +453,10 @@ class Study(Config):
                 f"track/{cell.path}": self.tracking_spec(cell),
             }
         if self.insight.errors.enabled:
-            specs["errors"] = ErrorsSpec(cells=self.tables_spec(memory).cells)
+            specs["errors"] = self.errors_spec(memory)
+        if embedded := self.embedded_cells(memory):
+            specs["embedding"] = self.embedding_spec(memory)
+            specs |= {f"features/{cell.run}": self.features_spec() for cell in embedded}
         if self.insight.attention.enabled:
             specs["divergence"] = self.divergence_spec(memory)
             measures = self.attention_measures_spec()
@@ -463,6 +514,9 @@ class Study(Config):
         ]:
             if source != "synthetic" and location(source) == "local" and not path_exists(source):
                 raise UserError(f"{key}: there is no file or folder {shown(source)}; a hub id looks like 'owner/name'")
+        review = self.data.label_review
+        if review is not None and not Path(review).expanduser().is_file():
+            raise UserError(f"data.label_review: there is no file {shown(review)}")
 
 
 @dataclass(frozen=True)

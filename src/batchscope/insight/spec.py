@@ -1,6 +1,8 @@
 """What the measures inside the models depend on besides the files that they read."""
 
-from batchscope.data.spec import Truncation
+from typing import Literal
+
+from batchscope.data.spec import CorpusSpec, Truncation
 from batchscope.provenance.spec import Spec
 from batchscope.report.spec import GridCell
 
@@ -26,10 +28,42 @@ class DivergenceSpec(Spec):
     reviews: int
 
 
+class LabelReviewSpec(Spec):
+    """A file of labels that people judged anew, and where the reviews come from, which may have ids."""
+
+    source: str
+    """Path of the file."""
+    content: str
+    """Hash of the file."""
+    corpus: CorpusSpec
+
+
 class ErrorsSpec(Spec):
-    """The grid."""
+    """The grid, what counts as near the boundary, how many reviews are shown in full, and how reviews are cut."""
 
     cells: tuple[GridCell, ...]
+    boundary: float
+    """In logits."""
+    hardest: int
+    truncation: Truncation
+    label_review: LabelReviewSpec | None = None
+
+
+class FeaturesSpec(Spec):
+    """How many test reviews a run's features are written of, in which precision."""
+
+    reviews: int
+    precision: Literal["auto", "float32", "bfloat16"]
+
+
+class EmbeddingSpec(Spec):
+    """The runs that are embedded together, one cell each, and what counts as near the boundary."""
+
+    cells: tuple[GridCell, ...]
+    reviews: int
+    """Asked for in the config; there may be fewer."""
+    boundary: float
+    """In logits."""
 
 
 class CalibrationSpec(Spec):

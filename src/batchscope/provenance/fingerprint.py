@@ -9,6 +9,8 @@ from batchscope.errors import UserError
 from batchscope.files import write_text
 
 PLACES = ("source", "checkpoint")
+PARTS = ("model", "label_review", "corpus")
+"""Keys of a spec that may hold a spec with places of its own."""
 
 
 def canonical_json(value: object) -> str:
@@ -21,10 +23,9 @@ def canonical_json(value: object) -> str:
 
 def without_places(spec: Mapping[str, object]) -> dict[str, object]:
     """The spec without the paths of what it names by content: reviews or weights may lie anywhere."""
-    model = spec.get("model")
-    if isinstance(model, dict):  # the tracker's spec has a model's name there
-        return {**spec, "model": without_places(model)}
-    return {key: spec[key] for key in spec if "content" not in spec or key not in PLACES}
+    # The tracker's spec has a model's name under `model`.
+    parts = {key: without_places(part) for key in PARTS if isinstance(part := spec.get(key), dict)}
+    return {key: parts.get(key, spec[key]) for key in spec if "content" not in spec or key not in PLACES}
 
 
 def digest(text: str) -> str:

@@ -45,6 +45,8 @@ STAGES = {
     "errors": Stage("batchscope.insight.errors", "tables/errors.csv"),
     "geometry_measures": Stage("batchscope.insight.geometry_measures", "runs/{}/geometry.json"),
     "geometry": Stage("batchscope.insight.geometry", "tables/geometry.csv"),
+    "features": Stage("batchscope.insight.features", "runs/{}/features.parquet"),
+    "embedding": Stage("batchscope.insight.embedding", "tables/embedding.csv"),
     "tables": Stage("batchscope.report.tables", "tables/summary.csv"),
     "figures": Stage("batchscope.report.figures", "figures/accuracy.png"),
     "report": Stage("batchscope.report.page", "report/index.html"),

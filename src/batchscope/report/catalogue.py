@@ -63,6 +63,8 @@ def _figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
                 yield CataloguedFigure(name, "Calibration", labels, "reliability")
     if spec.geometry:
         yield from _geometry(spec)
+    if spec.errors:
+        yield from _error_figures(spec)
     for model in spec.model_names:
         for budget in spec.budget_names:
             named, end = {"budget": budget} if spec.several_budgets else {}, suffix(spec, budget)
@@ -121,6 +123,21 @@ def _attention_over_reviews(spec: FiguresSpec, model: str) -> Iterator[Catalogue
         for name, shows in OVER_REVIEWS.items():
             labels = {"model": model, "shows": f"{shows}{named}"}
             yield CataloguedFigure(f"{name}_{model}{end}", "Attention over many reviews", labels, name)
+
+
+def _error_figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
+    for shows in ("verdicts", "flips"):
+        yield CataloguedFigure(f"errors_{shows}", "Errors", {"models": "all", "shows": shows}, f"errors_{shows}")
+    if spec.errors and spec.errors.embedding:
+        for model in spec.model_names:
+            labels = {"models": model, "shows": "embedding"}
+            yield CataloguedFigure(f"errors_embedding_{model}", "Errors", labels, "errors_embedding")
+    for model in spec.model_names:
+        for budget in spec.budget_names:
+            models = f"{model}, {budget}" if spec.several_budgets else model
+            for shows in ("margins", "groups"):
+                name = f"errors_{shows}_{model}{suffix(spec, budget)}"
+                yield CataloguedFigure(name, "Errors", {"models": models, "shows": shows}, f"errors_{shows}")
 
 
 def suffix(spec: TablesSpec, budget: str) -> str:

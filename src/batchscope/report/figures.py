@@ -17,6 +17,7 @@ from batchscope.report.calibration import calibration_figures
 from batchscope.report.catalogue import attention_cells, figure_names, seed_cell, suffix
 from batchscope.report.curves import training_figure, validation_cost_figure, validation_figure
 from batchscope.report.difference_maps import difference_figure
+from batchscope.report.errors import error_figures
 from batchscope.report.findings import read_csv, read_findings
 from batchscope.report.forest import forest_figure
 from batchscope.report.geometry_figures import geometry_figures
@@ -86,6 +87,8 @@ def draw_figures(spec: FiguresSpec, study_folder: Path) -> None:
         drawn |= geometry_figures(spec, study_folder / "tables")
     if spec.attention_measures:
         drawn |= attention_figures(spec, study_folder / "tables")
+    if spec.errors:
+        drawn |= error_figures(spec, spec.errors, study_folder / "tables")
     for model in spec.model_names:
         for budget in spec.budget_names:
             part, end = spec.of_budget(budget), suffix(spec, budget)

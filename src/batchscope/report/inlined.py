@@ -9,7 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 FOLDER = Path(__file__).parent / "assets"
-SCRIPTS = ("vega.js", "page.js", "charts.js", "attention_viewer.js")
+SCRIPTS = ("vega.js", "page.js", "charts.js", "attention_viewer.js", "atlas.js")
 """The scripts, in the order in which they run. ``vega.js`` is Vega's own (``make vega``)."""
 
 

@@ -27,6 +27,7 @@ SECTIONS = (
     Section("results", "Results", "every cell, every seed, every contrast", open=True),
     Section("fair", "Fair?", "the same runs at an equal number of epochs, updates, FLOPs; learning rates", open=True),
     Section("training", "Training", "loss and accuracy while the models train"),
+    Section("errors", "Errors", "who is wrong, and does batch size or seed decide it?"),
     Section("attention", "Attention", "what the models look at"),
     Section("calibration", "Calibration", "does 90% sure mean nine of ten?"),
     Section("geometry", "Geometry", "are the minima of larger batches sharper, and does it matter?"),

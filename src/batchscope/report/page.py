@@ -11,7 +11,7 @@ from markupsafe import Markup
 from batchscope import __version__
 from batchscope.errors import UserError
 from batchscope.files import write_text
-from batchscope.report import attention, calibration, inlined, insight, messages, sections, trust, verdicts
+from batchscope.report import atlas, attention, calibration, inlined, insight, messages, sections, trust, verdicts
 from batchscope.report.answer import answer
 from batchscope.report.branches import branches_in_words, branches_table
 from batchscope.report.budgets import budgets_section
@@ -120,6 +120,7 @@ def _context(spec: ReportSpec, study: Finished, folder: Path) -> dict[str, objec
         "training": _curves(spec, figures, TRAINING),
         "validation": _curves(spec, figures, VALIDATION),
         "noise": _noise(spec, study, figures) if spec.shows_noise else None,
+        "errors": atlas.errors_section(spec, spec.errors, folder, study.audit["classes"]) if spec.errors else None,
         "calibration": calibration.calibration_section(spec, folder) if spec.calibration else None,
         "geometry": geometry_section(spec, folder),
         "cost_table": sections.cost_table(cost),

@@ -98,6 +98,19 @@ class TablesSpec(Spec):
         return list(dict.fromkeys(cell.seed for cell in self.cells))
 
 
+class ErrorsShown(Spec):
+    """What is shown of the errors."""
+
+    boundary: float
+    """In logits: what counts as near the boundary."""
+    hardest: int
+    """Reviews of each model that are shown in full."""
+    embedding: bool = False
+    """Whether the reviews are drawn as points."""
+    label_review: bool = False
+    """Whether there are labels that people judged anew."""
+
+
 class FiguresSpec(TablesSpec):
     """What is drawn, and in which colours."""
 
@@ -115,6 +128,8 @@ class FiguresSpec(TablesSpec):
     """Whether the loss around the runs' checkpoints is measured."""
     attention_measures: bool
     """Whether the attention of every head is measured over many test texts."""
+    errors: ErrorsShown | None = None
+    """None where the errors are not measured."""
 
     @property
     def measures_noise(self) -> bool:
