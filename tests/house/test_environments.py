@@ -1,5 +1,6 @@
 """One set of versions: pyproject.toml, lock and conda environments agree; none lacks what its rules import."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from batchscope.provenance import code
-from batchscope.provenance.stages import STAGES
+from batchscope.provenance.stages import READS, STAGES, WRITES
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
@@ -64,12 +65,16 @@ from pathlib import Path
 
 from snakemake.api import SnakemakeApi
 from snakemake.settings.enums import Quietness
-from snakemake.settings.types import OutputSettings, ResourceSettings
+from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
+on = {"enabled": True}
+insight = {"attention": on, "errors": on, "geometry": on}
+everything = {"branch": {"at": [1000], "samples": 5000}, "insight": insight}
 with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
-    cores = ResourceSettings(cores=1)
-    workflow = api.workflow(cores, snakefile=Path(sys.argv[1]), workdir=Path(sys.argv[2]))._workflow
-    print(json.dumps([[rule.name, rule.conda_env, rule.shellcmd] for rule in workflow.rules if rule.shellcmd]))
+    config, cores = ConfigSettings(config=everything), ResourceSettings(cores=1)
+    workflow = api.workflow(cores, config, snakefile=Path(sys.argv[1]), workdir=Path(sys.argv[2]))._workflow
+    for rule in filter(lambda rule: rule.shellcmd, workflow.rules):
+        print(json.dumps([rule.name, rule.conda_env, rule.shellcmd, [str(file) for file in rule.input]]))
 """
 
 
@@ -79,8 +84,10 @@ class Rule(NamedTuple):
     name: str
     environment: str
     """Name of the file in envs/."""
+    verb: str
     module: str
     """Where the code of its verb begins."""
+    inputs: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +96,10 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> list[Rule]:
     program = [sys.executable, "-c", LOADED, ROOT / "Snakefile", tmp_path_factory.mktemp("rules")]
     loaded = subprocess.run(program, capture_output=True, text=True, check=True).stdout
     found = []
-    for name, conda_environment, command in json.loads(loaded.splitlines()[-1]):
+    for name, conda_environment, command, inputs in map(json.loads, re.findall(r"^\[.*\]$", loaded, re.M)):
         verb = re.search(r"\bpython -m batchscope (\w+) ", command)
         assert verb and conda_environment, f"rule {name} runs no verb or has no `conda:`"
-        found.append(Rule(name, Path(conda_environment).stem, STAGES[verb[1]].module))
+        found.append(Rule(name, Path(conda_environment).stem, verb[1], STAGES[verb[1]].module, inputs))
     return found
 
 
@@ -136,6 +143,22 @@ def test_no_environment_holds_more(rules: list[Rule]) -> None:
         needed |= third_party("batchscope.provenance.jobs")
         needed |= {"tokenizers"} if "transformers" in needed else set()  # transformers imports it for us
         assert environment(path).keys() <= needed | {"wandb"}
+
+
+def as_pattern(file: str) -> str:
+    """A rule's input as ``READS`` writes it."""
+    file = re.sub(r"^results/[^/]+/", "", file)
+    file = re.sub(r"^runs/.*?/seed[^/]+/", "runs/{}/", file)
+    file = re.sub(r"^(tokens|certificates)/[^/]+?(?=/|\.json)", r"\1/{}", file)
+    file = re.sub(r"/tokenizer$", "/tokenizer/*", file)
+    of_tables = file.startswith("tables/") and file not in itertools.chain(*WRITES.values())
+    return re.sub(r"/.*", "/*", file) if of_tables or file.startswith("figures/") else file
+
+
+def test_what_a_stage_compares_with_the_records_is_what_its_rule_names(rules: list[Rule]) -> None:
+    inputs = {rule.verb: {as_pattern(file) for file in rule.inputs} for rule in rules}
+    assert inputs.pop("corpus") == set()
+    assert inputs == {verb: set(files) for verb, files in READS.items()}
 
 
 # ---------------------------------------------------------------------------------------------------- containers

@@ -104,7 +104,7 @@ def record(folder: Path, job: str, spec: Any, code: str) -> None:
 def test_a_record_brings_the_description_of_its_code(tmp_path: Path) -> None:
     code = code_hash(STAGES["split"].module)
     record(tmp_path, "split", {"seed": 1}, code)
-    assert read_record(Layout(tmp_path).record("split")) == {"spec": {"seed": 1}, "code": code}
+    assert read_record(Layout(tmp_path).record("split")) == {"spec": {"seed": 1}, "code": code, "files": {}}
     assert read_json(Layout(tmp_path).code_record(code)) == describe_code(STAGES["split"].module)
 
 

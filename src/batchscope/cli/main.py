@@ -15,6 +15,7 @@ from batchscope.cli import people, stages
 from batchscope.errors import UserError
 from batchscope.files import DamagedFileError
 from batchscope.provenance.code import code_hash
+from batchscope.provenance.inputs import check_inputs
 from batchscope.provenance.jobs import JobFile, read_job_file
 from batchscope.provenance.stages import STAGES, example, verb_of, write_record
 from batchscope.training.launch import is_rank
@@ -156,7 +157,7 @@ def is_other_rank() -> bool:
 
 @contextmanager
 def recorded(task: stages.Task) -> Iterator[None]:
-    """Refuse to run other code than the workflow saw; record spec and code beside the files once they are written."""
+    """Refuse other code than the workflow saw, and damaged inputs; record spec, code and hashes of what was written."""
     if is_rank():
         yield
         return
@@ -166,6 +167,7 @@ def recorded(task: stages.Task) -> Iterator[None]:
             "the code of this stage, or a library it computes with, is not the one that the workflow was started with. "
             "Start the workflow again: it will run what this changes"
         )
+    check_inputs(task.jobs, task.name)
     yield
     write_record(task.layout, task.name, identity, task.code)
 

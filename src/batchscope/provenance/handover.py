@@ -1,9 +1,9 @@
 """What a training does for the stages after it while it has torch and the libraries in memory.
 
 Starting a process that runs a model takes seconds, mostly for imports; evaluating a small run takes less. So the
-training computes the evaluation and the attention of its run and leaves them in ``state/ready/{job}/``, beside the
-fingerprint of everything they depend on. These stages stay whole: each looks for a result with its own fingerprint,
-moves it into place if there is one, and computes otherwise. Finding one needs no torch.
+training computes the evaluation and the attention of its run and leaves them in ``state/ready/{job}/``, beside their
+hashes and the fingerprint of everything they depend on. These stages stay whole: each looks for a result with its own
+fingerprint, moves it into place if there is one, and computes otherwise. Finding one needs no torch.
 """
 
 import logging
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from batchscope.files import atomic_folder, read_json, write_json
 from batchscope.provenance.code import code_hash
-from batchscope.provenance.fingerprint import canonical_json, content_hash, digest
+from batchscope.provenance.fingerprint import canonical_json, content_hash, digest, file_hash
 from batchscope.provenance.jobs import JobFile
 from batchscope.provenance.layout import checkpoints_of
 from batchscope.provenance.stages import STAGES, model_of, subject_of, verb_of
@@ -34,9 +34,10 @@ def collect(jobs: JobFile, job: str, threads: int | None) -> bool:
     """
     ready, run_folder = jobs.layout.ready / job, jobs.layout.run(subject_of(job))
     files = FILES[verb_of(job)]
-    found = all((ready / name).is_file() for name in files) and _made_of(ready) == fingerprint(
-        jobs, job, checkpoints_of(run_folder), threads
-    )
+    found = all((ready / name).is_file() for name in files) and _made_of(ready) == {
+        "fingerprint": fingerprint(jobs, job, checkpoints_of(run_folder), threads),
+        "files": {name: file_hash(ready / name) for name in files},
+    }
     if found:
         for name in files:
             (run_folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,7 @@ def collect(jobs: JobFile, job: str, threads: int | None) -> bool:
 
 
 def _made_of(ready: Path) -> object:
-    """The fingerprint beside a result; None where it cannot be read."""
+    """The fingerprint beside a result, and the hashes of its files; None where it cannot be read."""
     try:
         return read_json(ready / MADE_OF)
     except (OSError, ValueError):
@@ -87,7 +88,8 @@ def _prepare(jobs: JobFile, job: str, checkpoints: dict[str, Path], threads: int
         # Asked after the imports: a module that was edited while the training ran may be the one that computed this.
         if jobs.code(job) != code_hash(STAGES[verb_of(job)].module):
             raise RuntimeError("its code was edited while the training ran")
-        write_json(folder / MADE_OF, fingerprint(jobs, job, checkpoints, threads))
+        hashes = {name: file_hash(folder / name) for name in FILES[verb_of(job)]}
+        write_json(folder / MADE_OF, {"fingerprint": fingerprint(jobs, job, checkpoints, threads), "files": hashes})
     log.info(f"{verb_of(job)}: computed in {time.perf_counter() - began:.2f} s, ready for its own job")
 
 

@@ -4,6 +4,7 @@ The workflow writes it before the first job and names it on each job's command l
 content, so a dry run or another config writes another file and never changes what running jobs read.
 """
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from batchscope.errors import UserError
-from batchscope.files import read_json, write_text
+from batchscope.files import write_text
 from batchscope.provenance.fingerprint import canonical_json, digest, without_places
 from batchscope.provenance.layout import RESULTS, Layout
 from batchscope.provenance.spec import Spec
@@ -112,9 +113,12 @@ def write_job_file(
 
 
 def read_job_file(path: Path) -> JobFile:
-    """Read a job file. Raises UserError where it is missing, damaged or of another version."""
+    """Read a job file. Raises UserError where it is missing, damaged (its name is its hash) or of another version."""
     try:
-        content = read_json(path)
+        text = path.read_text(encoding="utf-8")
+        if digest(text[:-1]) != path.stem:  # the last one ends the line
+            raise ValueError("its content is not the one that its name says")
+        content = json.loads(text)
         settings = TrainSettings.read(content.pop("settings"))
         return JobFile(settings=settings, **content)
     except (OSError, ValueError, AttributeError, KeyError, TypeError):

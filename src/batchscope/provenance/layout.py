@@ -49,7 +49,12 @@ class Layout:
     @staticmethod
     def model_of_run(run_folder: Path) -> str:
         """The model that a run's folder belongs to."""
-        return run_folder.absolute().relative_to(_folder_of_runs(run_folder)).parts[0]
+        return Layout.name_of_run(run_folder).partition("/")[0]
+
+    @staticmethod
+    def name_of_run(run_folder: Path) -> str:
+        """A run's path below ``runs/``, by which its jobs are named."""
+        return run_folder.absolute().relative_to(_folder_of_runs(run_folder)).as_posix()
 
     def tokens(self, model: str) -> Path:
         """Folder of a model's tokens."""

@@ -23,6 +23,8 @@ class JobRecord(TypedDict):
     """The job's spec, without paths whose content is named beside them."""
     code: str
     """Hash of the stage's code."""
+    files: NotRequired[dict[str, str]]
+    """File below the study's folder → SHA-256, for each of the job's files that later stages read; these check it."""
 
 
 class TokensManifest(TypedDict):

@@ -7,12 +7,13 @@ its files were made of. The Snakefile compares these with the config's, `batchsc
 
 import json
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from batchscope.files import read_json, write_json
 from batchscope.provenance.code import describe_code
-from batchscope.provenance.fingerprint import canonical_json, digest
+from batchscope.provenance.fingerprint import canonical_json, digest, file_hash
 from batchscope.provenance.layout import Layout
 from batchscope.provenance.records import JobRecord
 
@@ -52,6 +53,69 @@ STAGES = {
     "report": Stage("batchscope.report.page", "report/index.html"),
 }
 
+TOKENS = {split: f"tokens/{{}}/{split}.arrow" for split in ("train", "validation", "test")}
+FACTS = tuple(f"runs/{{}}/{name}" for name in ("history.jsonl", "train.json", "manifest.json"))
+BEST, LAST = (f"runs/{{}}/checkpoints/{name}.safetensors" for name in ("best", "last"))
+WRITES: dict[str, tuple[str, ...]] = {
+    "corpus": ("data/corpus.parquet",),
+    "split": ("data/split.parquet",),
+    "tokenize": (*TOKENS.values(), "tokens/{}/tokenizer/*"),
+    "audit": ("data/audit.json",),
+    "reviews": ("data/reviews.json",),
+    "train": (*FACTS, BEST, LAST),
+    "branch": ("runs/{}/branches.json",),
+    "certify": ("certificates/{}.json",),
+    "evaluate": ("runs/{}/predictions.parquet", "runs/{}/metrics.json"),
+    "attention": ("runs/{}/attention/attention.npz", "runs/{}/attention/measures.json"),
+    "attention_measures": ("runs/{}/attention/heads.json",),
+    "calibration": ("tables/calibration.csv", "tables/reliability.csv"),
+    "divergence": (
+        *("tables/attention_heads.csv", "tables/ablation.csv"),
+        *(f"tables/divergence{name}.csv" for name in ("", "_layers", "_ratio")),
+    ),
+    "geometry_measures": ("runs/{}/geometry.json",),
+    "geometry": tuple(f"tables/geometry{name}.csv" for name in ("", "_correlations", "_pairs", "_paths", "_ratio")),
+    "errors": tuple(f"tables/{name}.csv" for name in ("errors", "error_groups", "flips", "margins")),
+    "tables": ("tables/*",),
+    "figures": ("figures/*",),
+}
+"""Verb → its files that later stages read, as patterns; a file that a verb names belongs to no pattern of another."""
+READS: dict[str, tuple[str, ...]] = {
+    "split": WRITES["corpus"],
+    "tokenize": (*WRITES["corpus"], *WRITES["split"]),
+    "audit": (*WRITES["corpus"], *WRITES["split"], *TOKENS.values()),
+    "reviews": (*WRITES["corpus"], *WRITES["split"]),
+    "train": (TOKENS["train"], TOKENS["validation"]),
+    "branch": (TOKENS["train"], TOKENS["validation"], *FACTS),
+    "certify": (TOKENS["train"],),
+    "evaluate": (TOKENS["validation"], TOKENS["test"], BEST, LAST),
+    "track": (*FACTS, "runs/{}/metrics.json"),
+    "attention": ("tokens/{}/tokenizer/*", TOKENS["validation"], BEST, *WRITES["reviews"]),
+    "maps": WRITES["attention"],
+    "attention_measures": ("tokens/{}/tokenizer/*", TOKENS["test"], BEST),
+    "divergence": (*WRITES["attention_measures"], "runs/{}/manifest.json", BEST, TOKENS["test"]),
+    "geometry_measures": (TOKENS["train"], BEST, LAST),
+    "geometry": (
+        *(*WRITES["geometry_measures"], BEST, "runs/{}/history.jsonl", "runs/{}/metrics.json", TOKENS["train"]),
+    ),
+    "calibration": ("runs/{}/predictions.parquet",),
+    "errors": ("runs/{}/predictions.parquet", TOKENS["test"]),
+    "tables": (
+        *(*FACTS, *WRITES["evaluate"], "runs/{}/attention/measures.json", *WRITES["branch"]),
+        *(*WRITES["audit"], *WRITES["reviews"], *WRITES["certify"]),
+    ),
+    "figures": (
+        *(*WRITES["tables"], *WRITES["calibration"], *WRITES["attention"], *WRITES["geometry"]),
+        *WRITES["divergence"],
+    ),
+    "report": (
+        *(*WRITES["tables"], *WRITES["calibration"], *WRITES["figures"], *WRITES["geometry"]),
+        *(*WRITES["divergence"], "runs/{}/attention/attention.npz"),
+        *(*WRITES["reviews"], *WRITES["audit"], *WRITES["certify"]),
+    ),
+}
+"""Verb → what it reads of ``WRITES``: the inputs of its rule."""
+
 
 def example(verb: str) -> str:
     """A job of the verb, for messages."""
@@ -68,8 +132,26 @@ def write_record(layout: Layout, job: str, identity: str, code: str) -> None:
     description = layout.code_record(code)
     if not description.exists():
         write_json(description, describe_code(STAGES[verb_of(job)].module))
-    record: JobRecord = {"spec": json.loads(identity), "code": code}
+    hashes = {path.relative_to(layout.study).as_posix(): file_hash(path) for path in written_files(layout, job)}
+    record: JobRecord = {"spec": json.loads(identity), "code": code, "files": hashes}
     write_json(layout.record(job), record)
+
+
+def written_files(layout: Layout, job: str) -> list[Path]:
+    """The job's files on disk that later stages read."""
+    verb, subject = verb_of(job), subject_of(job)
+    of_others = {name for other, names in WRITES.items() if other != verb for name in names if "*" not in name}
+    found = (path for name in WRITES.get(verb, ()) for path in layout.study.glob(name.format(subject)))
+    return sorted(
+        path
+        for path in found
+        if path.is_file() and path.name[0] != "." and path.relative_to(layout.study).as_posix() not in of_others
+    )
+
+
+def belongs_to(file: str, pattern: str, subject: str) -> bool:
+    """Whether a file below the study's folder is one that a pattern of ``READS`` means for this model or run."""
+    return fnmatchcase(file, pattern.format(subject))
 
 
 def read_record(path: Path) -> JobRecord | None:
@@ -78,7 +160,8 @@ def read_record(path: Path) -> JobRecord | None:
         record = read_json(path)
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and {"spec", "code"} <= record.keys() else None  # type: ignore[return-value]
+    whole = isinstance(record, dict) and {"spec", "code"} <= record.keys() and isinstance(record.get("files", {}), dict)
+    return cast(JobRecord, record) if whole else None
 
 
 def fingerprint_of(record: JobRecord) -> str:

@@ -6,9 +6,11 @@ absolute): another number of threads or another device adds up in another order.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -18,16 +20,20 @@ from batchscope.evaluation.evaluate import CHECKPOINTS, SPLITS
 from batchscope.evaluation.metrics import measure
 from batchscope.evaluation.predict import predict
 from batchscope.evaluation.records import Measures, Metrics
-from batchscope.files import read_json
+from batchscope.files import DamagedFileError, read_json
 from batchscope.hardware.device import device_name, pick_device
 from batchscope.model.checkpoint import load_checkpoint
 from batchscope.provenance.fingerprint import file_hash
 from batchscope.provenance.layout import Layout, checkpoints_of, run_files
 from batchscope.provenance.records import RunManifest
+from batchscope.provenance.stages import read_record
 
 COUNTS: tuple[Literal["examples", "correct"], ...] = ("examples", "correct")
 MEANS: tuple[Literal["loss", "nll", "brier"], ...] = ("loss", "nll", "brier")
 TOLERANCES = {"float32": {"logit": 1e-3, "loss": 1e-4}, "bfloat16": {"logit": 0.25, "loss": 1e-2}}
+
+
+MANIFEST_KEYS = {"files", "tokens", "corpus", "split", "precision", "device"}
 
 
 class Check(NamedTuple):
@@ -44,14 +50,23 @@ def verify_run(run: Path, device_wanted: str) -> list[Check]:
     """Compare a run's files with its manifest, its metrics with its predictions, and both with its checkpoints.
 
     ``run`` is ``results/{study}/runs/{model}/bs{batch}/{policy}/seed{seed}``; a study of several budgets has a folder
-    for each before that of the seed. Raises UserError if it is not finished.
+    for each before that of the seed. A file that cannot be read is a check that failed. Raises UserError if the run is
+    not finished.
     """
-    manifest: RunManifest = _read(run / "manifest.json")
-    metrics: Metrics = _read(run / "metrics.json")
-    checks = list(_hashes(run, manifest))
-    if all(check.passed for check in checks):
-        checks += _numbers(run, manifest, metrics, pick_device(device_wanted))
-    return checks
+    for name in ("manifest.json", "metrics.json"):
+        if not (run / name).is_file():
+            raise UserError(
+                f"{run} is not a finished run: {name} is missing. A run's folder looks like "
+                "results/demo/runs/bert/bs64/constant/seed1"
+            )
+    try:
+        manifest, metrics = _manifest(run / "manifest.json"), _metrics(run / "metrics.json")
+        checks = list(_hashes(run, manifest))
+        if all(check.passed for check in checks):
+            checks += _numbers(run, manifest, metrics, pick_device(device_wanted))
+        return checks
+    except DamagedFileError as error:
+        return [Check("files", False, str(error))]
 
 
 def runs_of(study: Path) -> list[Path]:
@@ -72,23 +87,37 @@ def table(results: dict[Path, list[Check]]) -> str:
 
 
 def _hashes(run: Path, manifest: RunManifest) -> Iterator[Check]:
-    """Files against the hashes in the manifest: the run's own, its tokens, the corpus and split these were made of."""
+    """Files against recorded hashes.
+
+    The records of the run's jobs have those of its files, the manifest too, and those of its tokens and of the corpus
+    and split that these were made of. Results of an earlier version have no hashes in their records.
+    """
     layout = Layout.of_run(run)
-    expected = {run / name: digest for name, digest in manifest.get("files", {}).items()}
+    expected = {layout.study / name: digest for name, digest in _recorded(layout, run).items()}
+    expected |= {run / name: digest for name, digest in manifest["files"].items()}
     expected |= {_tokens_folder(run) / f"{split}.arrow": digest for split, digest in manifest["tokens"].items()}
     for digest, path in ((manifest["corpus"], layout.corpus), (manifest["split"], layout.split)):
         if digest:
             expected[path] = digest
     changed = [str(path) for path, digest in expected.items() if not path.is_file() or file_hash(path) != digest]
     if changed:
-        yield Check("files", False, f"missing, or not what the manifest says: {', '.join(changed)}")
+        yield Check("files", False, f"missing, or not what manifest and records say: {', '.join(changed)}")
     else:
-        yield Check("files", True, f"{len(expected)} hashes are those of the manifest")
+        yield Check("files", True, f"{len(expected)} hashes are those of manifest and records")
+
+
+def _recorded(layout: Layout, run: Path) -> dict[str, str]:
+    """File below the study's folder → hash, as the run's training, evaluation and attention recorded them."""
+    found: dict[str, str] = {}
+    for verb in ("train", "evaluate", "attention"):
+        record = read_record(layout.record(f"{verb}/{Layout.name_of_run(run)}"))
+        found |= record.get("files", {}) if record else {}
+    return found
 
 
 def _numbers(run: Path, manifest: RunManifest, metrics: Metrics, device: torch.device) -> Iterator[Check]:
     """Metrics against predictions, and both against what the checkpoints predict now."""
-    predictions = pq.read_table(run / "predictions.parquet").to_pandas()
+    predictions = _predictions(run / "predictions.parquet")
     columns = [name for name in predictions.columns if name.startswith("logit_")]
     made = metrics["computed_with"]
     precision = made["precision"]
@@ -138,11 +167,32 @@ def _tokens_folder(run: Path) -> Path:
     return Layout.of_run(run).tokens(Layout.model_of_run(run))
 
 
-def _read(path: Path) -> Any:
+def _predictions(path: Path) -> pd.DataFrame:
+    """All stored predictions. Raises DamagedFileError."""
     try:
-        return read_json(path)
-    except (OSError, ValueError):
-        raise UserError(
-            f"{path.parent} is not a finished run: {path.name} is missing or damaged. A run's folder looks like "
-            "results/demo/runs/bert/bs64/constant/seed1"
-        ) from None
+        predictions: pd.DataFrame = pq.read_table(path).to_pandas()
+        return predictions[["split", "checkpoint", "example_id", "label"]].join(predictions.filter(regex="^logit_"))
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise DamagedFileError(path, error) from None
+
+
+def _manifest(path: Path) -> RunManifest:
+    manifest = read_json(path)
+    hashes = [manifest.get(key) for key in ("files", "tokens")] if isinstance(manifest, dict) else [None]
+    if not all(isinstance(names, dict) and names for names in hashes) or not manifest.keys() >= MANIFEST_KEYS:
+        raise DamagedFileError(path, ValueError("it does not name the run's files"))
+    return cast(RunManifest, manifest)
+
+
+def _metrics(path: Path) -> Metrics:
+    metrics = read_json(path)
+    try:
+        measures = [metrics[split][checkpoint] for split in SPLITS for checkpoint in CHECKPOINTS]
+        numbers = [measured[name] for measured in measures for name in (*COUNTS, *MEANS)]
+        whole = all(isinstance(number, int | float) for number in numbers)
+        whole = whole and metrics["computed_with"]["precision"] in TOLERANCES and "device" in metrics["computed_with"]
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise DamagedFileError(path, ValueError("it does not hold all measures"))
+    return cast(Metrics, metrics)
