@@ -44,6 +44,7 @@ SOURCE = HOME / "src"
 sys.path.insert(0, str(SOURCE))
 
 from batchscope.config.study import Study
+from batchscope.config.text import read_mapping
 from batchscope.errors import UserError
 from batchscope.provenance.code import code_hash
 from batchscope.provenance.expected import training_examples_on_disk
@@ -87,6 +88,8 @@ CONTENT_MEMORY = Path("results/.content.json")
 CODE = {verb: code_hash(stage.module) for verb, stage in STAGES.items()}
 
 try:
+    for file in map(Path, workflow.config_settings.configfiles):
+        read_mapping(file, f"the config {file}")  # a key that is there twice
     STUDY = Study.from_mapping(config)
     STUDY_FOLDER = f"results/{STUDY.study}"
     # Once the data is divided, a target batch size above the training examples is left out, and log, plan and report say so.

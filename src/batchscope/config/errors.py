@@ -10,7 +10,7 @@ from batchscope.config.schema import COLOUR, NOUN
 from batchscope.config.section import NAME, Section
 from batchscope.errors import counted, either
 
-BRANCH = re.compile(r"constrained-\w+|literal\[.*\]|int|float|str|bool|none")
+BRANCH = re.compile(r"constrained-\w+|function-after\[.*\]|literal\[.*\]|int|float|str|bool|none")
 """How pydantic names, at the end of a location, the alternative of a union that it tried."""
 PATTERNS = {
     NAME: "a name: letters, digits, `.`, `_` and `-`, the first a letter or a digit",
@@ -37,8 +37,10 @@ ALLOWED: dict[str, Callable[[dict[str, Any]], str]] = {
     "literal_error": lambda context: either(re.findall(r"'([^']*)'", context["expected"])),
     "model_type": lambda _: "a section with keys of its own",
     "string_pattern_mismatch": lambda context: PATTERNS[context["pattern"]],
+    "string_too_long": lambda context: f"text of at most {counted(context['max_length'], 'character')}",
     "string_too_short": lambda _: "text that is not empty",
     "string_type": lambda _: "text",
+    "string_unicode": lambda _: "text in Unicode",
     "too_long": lambda context: f"a list of at most {counted(context['max_length'], 'entry')}",
     "too_short": lambda context: f"a list of at least {counted(context['min_length'], 'entry')}",
     "tuple_type": lambda _: "a list",
@@ -69,7 +71,9 @@ def _line(location: tuple[Any, ...], alternatives: list[Any], config: type[Secti
     if error["type"] == "value_error":
         message = str(error["ctx"]["error"])
         return f"  {key}: {message}" if key else f"  {message}"
-    allowed = [ALLOWED[one["type"]](one.get("ctx", {})) for one in alternatives]
+    allowed = [
+        ALLOWED[one["type"]](one.get("ctx", {})) if one["type"] in ALLOWED else "another" for one in alternatives
+    ]
     return f"  {key}: must be {' or '.join(dict.fromkeys(allowed))} (it is {shown(error['input'])})"
 
 

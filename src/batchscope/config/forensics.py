@@ -4,11 +4,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from batchscope.config.errors import explain
 from batchscope.config.section import Fraction, Name, PositiveFloat, PositiveInt, Section
+from batchscope.config.text import read_mapping
 from batchscope.errors import UserError
 from batchscope.statistics.forensics import Reported
 
@@ -110,15 +110,7 @@ class ForensicsFile(Section):
 
 def read_forensics(path: Path) -> ForensicsFile:
     """Read and validate a file of reported studies. Raises UserError with one line per mistake, naming its key."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"cannot read {path}: {reason}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must be a mapping with the key `studies`")
+    content = read_mapping(path, str(path))
     try:
         return ForensicsFile.model_validate(content)
     except ValidationError as error:

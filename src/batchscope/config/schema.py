@@ -15,7 +15,7 @@ from batchscope.data.shares import pooled_sizes
 from batchscope.errors import counted
 from batchscope.model.folder import model_files
 from batchscope.model.spec import Architecture, ModelSpec
-from batchscope.provenance.fingerprint import content_hash
+from batchscope.provenance.fingerprint import canonical_json, content_hash
 from batchscope.training.schedule import (
     BetaScaling,
     Scaling,
@@ -161,6 +161,17 @@ class Model(Section):
     """For `architecture`: values of its transformers config, such as `hidden_size`."""
     vocabulary_size: Annotated[int, Field(ge=64)] | None = None
     """For `architecture`: entries of the tokenizer to train (8000 if unset)."""
+
+    @field_validator("config")
+    @classmethod
+    def _can_be_written(cls, config: dict[str, Any] | None) -> dict[str, Any] | None:
+        for key, value in (config or {}).items():
+            try:
+                canonical_json({key: value}).encode()
+            except (TypeError, ValueError, RecursionError):
+                allowed = "finite numbers, text, lists and sections"
+                raise ValueError(f"`{key}` must be {allowed} (it is {value!r:.60})") from None
+        return config
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:

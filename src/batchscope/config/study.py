@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import PrivateAttr, ValidationError, model_validator
 
 from batchscope.certificate.spec import CertificateSpec
 from batchscope.config.branch import Branch
 from batchscope.config.errors import explain, shown
 from batchscope.config.schema import Config, LearningRatePolicy, Synthetic, location, path_exists
+from batchscope.config.text import read_mapping
 from batchscope.data.layout import counted_files
 from batchscope.data.spec import CorpusSpec, ReviewsSpec, SplitSpec, SyntheticSpec, TokensSpec
 from batchscope.errors import UserError
@@ -486,7 +486,7 @@ class Study(Config):
     # ------------------------------------------------------------------------------------- reading
 
     @classmethod
-    def from_mapping(cls, config: Mapping[str, object]) -> "Study":
+    def from_mapping(cls, config: Mapping[Any, object]) -> "Study":
         """Validate a parsed config. Raises UserError with one line per mistake, each naming its key."""
         try:
             study = cls.model_validate(dict(config))
@@ -498,15 +498,7 @@ class Study(Config):
     @classmethod
     def from_yaml(cls, path: Path) -> "Study":
         """Read and validate a config file. Raises UserError."""
-        try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"cannot read the config {path}: {error.strerror}") from None
-        except yaml.YAMLError as error:
-            raise UserError(f"the config {path} is not valid YAML: {error}") from None
-        if not isinstance(config, dict):
-            raise UserError(f"the config {path} must be a mapping of keys to values")
-        return cls.from_mapping(config)
+        return cls.from_mapping(read_mapping(path, f"the config {path}"))
 
     def _check_local_paths(self) -> None:
         for key, source in [("data.source", self.data.source)] + [
