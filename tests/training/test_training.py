@@ -230,6 +230,35 @@ def test_a_damaged_state_is_left_for_the_one_before(tmp_path, damage):
     assert (tmp_path / "history.jsonl").read_text() == '{"update": 1}\n'
 
 
+HISTORY = b'{"update": 1}\n{"update": 2}\n'
+
+
+@pytest.mark.parametrize(
+    ("harmed", "resumed"),
+    [
+        (HISTORY + b'{"update": 3}\n', 2),
+        (HISTORY.replace(b"2", b"3"), 1),
+        (HISTORY[:-3], 1),
+        (HISTORY.replace(b"1", b"0"), None),
+        (b"", None),
+    ],
+    ids=["whole", "changed at its end", "cut off", "changed at its beginning", "empty"],
+)
+def test_a_state_whose_history_is_damaged_is_not_resumed_from(tmp_path, caplog, harmed, resumed):
+    workspace = Workspace(tmp_path)
+    for update in (1, 2):
+        workspace.append({"update": update})
+        workspace.save({"update": update}, {"weights": torch.randn(5)}, {})
+    assert workspace.history_file.read_bytes() == HISTORY
+    workspace.history_file.write_bytes(harmed)
+    again = Workspace(tmp_path)
+    state = again.load()
+    again.close()
+    assert (state and state["ledger"]["update"]) == resumed
+    assert workspace.history_file.read_bytes() == HISTORY[: 14 * (resumed or 0)]
+    assert (f"{workspace.history_file} is damaged" in caplog.text) == (resumed != 2)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_change(small_study, tmp_path):
     with pytest.raises(UserError, match=r"(?s)update 2 at learning rate 1e\+30.*lost in update 1.*Lower the learning"):
         run_training(small_study, tmp_path, lr_policies={"constant": {"base_lr": 1e30}})

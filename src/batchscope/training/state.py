@@ -4,6 +4,7 @@ Snakemake deletes the declared outputs of a failed job, so these files are in a 
 fingerprint of everything that the training depends on. A finished run copies them to its declared outputs.
 """
 
+import hashlib
 import io
 import json
 import logging
@@ -11,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict, cast
+from typing import Any, BinaryIO, NotRequired, TypedDict, cast
 
 import torch
 
@@ -35,6 +36,8 @@ class SavedState(TypedDict):
     """``state_dict`` of the optimizer."""
     history_bytes: int
     """Length of ``history.jsonl`` when the state was saved."""
+    history_hash: NotRequired[str]
+    """SHA-256 of ``history.jsonl`` at that time."""
 
 
 def workspace_folder(state_folder: Path, fingerprint: str, place: Place) -> Path:
@@ -89,18 +92,24 @@ class Workspace:
             "model": model,
             "optimizer": optimizer,
             "history_bytes": self._history.tell(),
+            "history_hash": file_hash(self.history_file),
         }
         write_state(self.folder, state)
         for old in self._states()[STATES_KEPT:]:
             old.unlink()
 
     def load(self) -> SavedState | None:
-        """The newest undamaged state, with the history cut back to it; None if there is none."""
+        """The newest undamaged state, with the history cut back to it; None if there is none.
+
+        A state whose part of the history is damaged is of no use: the run would be reported with other numbers.
+        """
         for path in self._states():
-            if (state := read_state(path)) is not None:
+            state = read_state(path)
+            if state is not None and self._history_is_of(state):
                 self._history.truncate(state["history_bytes"])
                 return state
-            log.warning(f"the saved state {path} is damaged; resuming from the one before")
+            damaged = self.history_file if state is not None else path
+            log.warning(f"{damaged} is damaged, so the saved state {path} is not used; resuming from the one before")
             path.unlink()
         self._history.truncate(0)
         return None
@@ -136,6 +145,13 @@ class Workspace:
         write_json(run_folder / "manifest.json", {**manifest, "files": hashes})
         for folder in [self.folder, *of_other_places(self.folder)]:
             shutil.rmtree(folder)
+
+    def _history_is_of(self, state: SavedState) -> bool:
+        """Whether the history begins as it was when the state was saved."""
+        with self.history_file.open("rb") as file:
+            begins = file.read(state["history_bytes"])
+        expected = state.get("history_hash")
+        return len(begins) == state["history_bytes"] and expected in (None, hashlib.sha256(begins).hexdigest())
 
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob("state-*.pt"), reverse=True)
