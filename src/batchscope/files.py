@@ -20,6 +20,8 @@ def naming_a_full_disk(path: Path) -> Iterator[None]:
     """Raise UserError, with the disk and ``path``, where what is written to ``path`` does not fit on its disk."""
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
         if not _is_of_a_full_disk(error):
             raise

@@ -6,12 +6,12 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from disks import small_disk_at
 from forked import CONTEXT
 from safetensors.torch import save_file
 from small import train_settings
@@ -30,6 +30,8 @@ FILES = ("history.jsonl", "checkpoints/best.safetensors", "checkpoints/last.safe
 SETTINGS = train_settings(save_every=0)  # a state after every update
 KILLS = 4
 KILLED = [(architecture, engine) for architecture in ("bert", "modernbert") for engine in ("manual", "accelerate")]
+ROUNDS = 63 if os.environ.get("BATCHSCOPE_SOAK") else 1
+"""`make soak` kills a thousand times."""
 
 
 def train_in(folder, spec, tokens, settings=None, **keywords):
@@ -51,12 +53,13 @@ def train_in_process(folder, spec, tokens, save_gate):
     train(spec, "code", SETTINGS, tokens, folder / "run", folder / "state")
 
 
+@pytest.mark.parametrize("number", range(ROUNDS))
 @pytest.mark.parametrize(("architecture", "engine"), KILLED)
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(small_study, tmp_path, architecture, engine):
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(small_study, tmp_path, architecture, engine, number):
     spec = small_study.spec(architecture, engine=engine, budget={"epochs": 3})
     tokens = small_study.tokens(architecture)
     whole = train_in(tmp_path / "whole", spec, tokens)
-    dice, gate = random.Random(f"{architecture} {engine}"), tmp_path / "saving"
+    dice, gate = random.Random(f"{architecture} {engine} {number}"), tmp_path / "saving"
     killed = during_a_save = 0
     while killed < KILLS:
         process = CONTEXT.Process(target=train_in_process, args=(tmp_path / "cut", spec, tokens, gate))
@@ -308,13 +311,8 @@ def test_a_state_of_another_precision_is_named_kept_and_not_resumed(small_study,
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of eight MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("may not mount a disk here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk_at(tmp_path / "disk", "8m") as disk:
+        yield disk
 
 
 def test_a_full_disk_is_named_and_the_run_resumes_when_there_is_space(small_study, tmp_path, small_disk):

@@ -13,7 +13,7 @@ from pathlib import Path
 from batchscope import __version__
 from batchscope.cli import people, stages
 from batchscope.errors import UserError
-from batchscope.files import DamagedFileError
+from batchscope.files import DamagedFileError, naming_a_full_disk
 from batchscope.provenance.code import code_hash
 from batchscope.provenance.inputs import check_inputs
 from batchscope.provenance.jobs import JobFile, read_job_file
@@ -132,7 +132,7 @@ def run_stage(arguments: argparse.Namespace) -> None:
         raise UserError(f"--job {task.name} is not a job of `batchscope {arguments.verb}`")
     began = time.time()
     beating: AbstractContextManager[object] = nullcontext() if is_other_rank() else pulse
-    with beating, recorded(task), stages.alone(task):
+    with naming_a_full_disk(task.layout.study), beating, recorded(task), stages.alone(task):
         if not stages.is_done(task):
             with leased(task):
                 pulse.phase("starting")

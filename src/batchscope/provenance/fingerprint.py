@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from batchscope.errors import UserError
@@ -68,7 +69,8 @@ def content_hash(
             raise UserError(f"cannot read {file}: {error.strerror}") from None
         lines.append(f"{file.relative_to(path) if file != path else file.suffix} {known[key]}")
     if memory is not None and known != remembered:
-        write_text(memory, json.dumps(known))
+        with suppress(OSError, UserError):  # on results that are read-only; without it the next start takes longer
+            write_text(memory, json.dumps(known))
     return digest("\n".join([*lines, *names]))
 
 
