@@ -1,4 +1,5 @@
-"""What one text of the data is called: sentences say `review`, and the config may give another noun."""
+"""How text is said: what one text of the data is called, for which the config may give another noun than `review`, and
+how anybody's text is shown in a terminal or a log."""
 
 import re
 from collections.abc import Iterable
@@ -6,6 +7,16 @@ from typing import NamedTuple
 
 REVIEW = re.compile(r"(?<![\w./\\'\"`=-])(?:(?P<article>[Aa]) )?(?P<noun>[Rr]eviews?)(?!\w|[/\\\"`=-]|'(?!s\b)|\.\w)")
 """The word where it stands free: no part of a path, a name in quotes, a key or a file name."""
+
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+"""Characters that steer a terminal or that turn or hide other text, but for tabs, line breaks and joiners."""
+
+
+def visible(text: str) -> str:
+    """Text for a terminal or a log, in which ``UNSEEN`` characters are written as escapes such as ``\\x1b``."""
+    return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def plural(noun: str) -> str:

@@ -21,7 +21,7 @@ from batchscope.provenance.stages import STAGES, example, verb_of, write_record
 from batchscope.training.launch import is_rank
 from batchscope.training.stop import EXIT_STATUS, Stopped
 from batchscope.watch.pulse import FIRST_RANK, Pulse
-from batchscope.wording import REVIEWS, Wording
+from batchscope.wording import REVIEWS, Wording, visible
 
 log = logging.getLogger("batchscope")
 STARTED = time.time() - time.process_time()  # of the process: what came before this line was CPU work
@@ -29,13 +29,13 @@ NOISY = ("httpx", "httpx2", "datasets", "matplotlib", "fontTools")
 
 
 class Messages(logging.Formatter):
-    """Log lines with their time, in which the study's texts are called what its config calls them."""
+    """Log lines with their time. The study's texts are called what its config calls them; no character is unseen."""
 
     words = REVIEWS
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record."""
-        return self.words.of(super().format(record))
+        return visible(self.words.of(super().format(record)))
 
 
 SAID = Messages("%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -212,11 +212,11 @@ def main(argv: list[str] | None = None) -> None:
         else:
             people.VERBS[verb](arguments)
     except (UserError, DamagedFileError) as error:
-        sys.exit(SAID.words.of(f"batchscope {verb}: {error}"))
+        sys.exit(visible(SAID.words.of(f"batchscope {verb}: {error}")))
     except Stopped as reason:
         print(f"batchscope {verb}: {reason}", file=sys.stderr)
         sys.exit(EXIT_STATUS)
     except OSError as error:
         if error.errno is None:
             raise
-        sys.exit(f"batchscope {verb}: {error.strerror}: {error.filename or 'while writing'}")
+        sys.exit(visible(f"batchscope {verb}: {error.strerror}: {error.filename or 'while writing'}"))

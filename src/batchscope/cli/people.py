@@ -4,6 +4,12 @@ import argparse
 import sys
 
 from batchscope.errors import UserError
+from batchscope.wording import visible
+
+
+def say(text: object) -> None:
+    """Print text, in which names and titles may be anybody's."""
+    print(visible(str(text)))
 
 
 def plan(arguments: argparse.Namespace) -> None:
@@ -19,7 +25,7 @@ def plan(arguments: argparse.Namespace) -> None:
     outlook = forecast(jobs, job_file, machine_of(options))
     foreseen = foresee(job_file, [job.name for job in jobs if job.reuses is None])
     outlook = outlook._replace(notes=[*outlook.notes, *foreseen.notes])
-    print(as_json(jobs, outlook) if arguments.json else f"{as_table(jobs, outlook)}\n\n{foresight(job_file)}")
+    say(as_json(jobs, outlook) if arguments.json else f"{as_table(jobs, outlook)}\n\n{foresight(job_file)}")
 
 
 def watch(arguments: argparse.Namespace) -> None:
@@ -64,7 +70,7 @@ def design(arguments: argparse.Namespace) -> None:
         claims = Claims.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise UserError("impossible options:\n" + explain(error.errors(), Claims)) from None
-    print(
+    say(
         design_in_words(
             arguments.accuracy,
             arguments.seeds,
@@ -92,7 +98,7 @@ def verify(arguments: argparse.Namespace) -> None:
     use_threads(arguments.threads)
     folder = arguments.FOLDER
     results = {run: verify_run(run, arguments.device) for run in (runs_of(folder) if arguments.all else [folder])}
-    print(table(results))
+    say(table(results))
     wrong = [run for run, checks in results.items() if not all(check.passed for check in checks)]
     if wrong:
         raise UserError(f"{len(wrong)} of {len(results)} runs are not what they say: {', '.join(map(str, wrong))}")
@@ -107,9 +113,9 @@ def forensics(arguments: argparse.Namespace) -> None:
 
     sources = {name: study.source for name, study in file.studies.items()}
     found = Findings.of(file.title, sources, file.level, file.reported())
-    print(in_words(found))
+    say(in_words(found))
     if arguments.output:
-        print("Written: " + ", ".join(str(path) for path in write_findings(found, arguments.output)))
+        say("Written: " + ", ".join(str(path) for path in write_findings(found, arguments.output)))
 
 
 def predict(arguments: argparse.Namespace) -> None:
@@ -124,7 +130,7 @@ def predict(arguments: argparse.Namespace) -> None:
         use_threads(arguments.threads)
         run = open_run(run_folder(arguments.RUN), arguments.device)
         output = arguments.output or arguments.FILE.with_name(f"{arguments.FILE.name}.predictions.csv")
-        print(f"{output}: {predict_file(run, arguments.FILE, arguments.text, output).in_words(run.max_length)}")
+        say(f"{output}: {predict_file(run, arguments.FILE, arguments.text, output).in_words(run.max_length)}")
 
 
 def explain(arguments: argparse.Namespace) -> None:
@@ -140,9 +146,9 @@ def explain(arguments: argparse.Namespace) -> None:
         use_threads(arguments.threads)
         run = open_run(run_folder(arguments.RUN), arguments.device)
         found = explain_text(run, arguments.TEXT)
-        print(explanation_in_words(found, run.classes, run.max_length))
+        say(explanation_in_words(found, run.classes, run.max_length))
         for path in draw_explanation(found, run.classes, run.name, arguments.output):
-            print(path)
+            say(path)
 
 
 VERBS = {verb.__name__: verb for verb in (plan, watch, compare, design, fetch, verify, forensics, predict, explain)}
