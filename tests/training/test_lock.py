@@ -2,12 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 
 from jobs import RUN, jobs_of
+from lock_holder import hold
 from small import tiny_config
 
 from batchscope import locks
@@ -16,15 +15,6 @@ from batchscope.locks import take, waiting_lock
 from batchscope.provenance.fingerprint import file_hash
 
 FILES = ("history.jsonl", "checkpoints/best.safetensors", "checkpoints/last.safetensors")
-HOLD = "import sys, time; from pathlib import Path; from contextlib import ExitStack; from batchscope.locks import take"
-HOLD += "; stack = ExitStack(); assert take(Path(sys.argv[1]), stack); print('held', flush=True); time.sleep(600)"
-
-
-def hold(path):
-    """A process that holds the lock until it is killed."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
-    return process
 
 
 def test_a_lock_is_waited_for_and_free_when_its_holder_is_killed(tmp_path, monkeypatch, caplog):

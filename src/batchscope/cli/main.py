@@ -17,6 +17,7 @@ from batchscope.files import DamagedFileError, naming_a_full_disk
 from batchscope.provenance.code import code_hash
 from batchscope.provenance.inputs import check_inputs
 from batchscope.provenance.jobs import JobFile, read_job_file
+from batchscope.provenance.layout import RESULTS
 from batchscope.provenance.stages import STAGES, example, verb_of, write_record
 from batchscope.training.launch import is_rank
 from batchscope.training.stop import EXIT_STATUS, Stopped
@@ -64,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    plan, watch, compare, design, fetch, verify, forensics, predict, explain = (
+    plan, watch, compare, design, fetch, verify, forensics, predict, explain, clean = (
         verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__) for name, verb in people.VERBS.items()
     )
     plan.add_argument("--configfile", type=Path, nargs="+", default=[], metavar="YAML", help="as for snakemake")
@@ -82,6 +83,9 @@ def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     verify.add_argument("--all", action="store_true", help="every finished run of the study")
     forensics.add_argument("FILE", type=Path, help="YAML: accuracies of studies, see docs/reference-study.md")
     forensics.add_argument("--output", type=Path, metavar="FOLDER", help="write CSV tables and a forest plot there")
+    clean.add_argument("FOLDER", type=Path, nargs="?", default=RESULTS, help="that of all studies (results)")
+    clean.add_argument("--yes", action="store_true", help="delete without asking")
+    clean.add_argument("--days", type=float, default=7, metavar="N", help="leave what is younger than N days (7)")
     for verb in (predict, explain):
         verb.add_argument("RUN", help="folder of a finished run, or in short demo/bert/bs64/constant/seed1")
     predict.add_argument("FILE", type=Path, help="csv, tsv, jsonl, json or parquet; all but parquet may be compressed")

@@ -151,4 +151,23 @@ def explain(arguments: argparse.Namespace) -> None:
             say(path)
 
 
-VERBS = {verb.__name__: verb for verb in (plan, watch, compare, design, fetch, verify, forensics, predict, explain)}
+def clean(arguments: argparse.Namespace) -> None:
+    """List what no run of any study needs, such as states of trainings that no config asks for; delete it if told."""
+    from batchscope.provenance.clean import in_words, leftovers, remove, size_in_words
+    from batchscope.provenance.layout import LOCKS
+
+    found = leftovers(arguments.FOLDER, arguments.days)
+    say(in_words(found))
+    if not found:
+        return
+    if not arguments.yes and not sys.stdin.isatty():
+        say("Nothing was deleted; --yes deletes all of it.")
+    elif arguments.yes or input("Delete all of it? [y/N] ").strip().lower() in ("y", "yes"):
+        say(f"{size_in_words(remove(found, arguments.FOLDER / LOCKS))} freed.")
+    else:
+        say("Nothing was deleted.")
+
+
+VERBS = {
+    verb.__name__: verb for verb in (plan, watch, compare, design, fetch, verify, forensics, predict, explain, clean)
+}

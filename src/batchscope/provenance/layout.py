@@ -6,6 +6,7 @@ from batchscope.errors import UserError
 
 RESULTS = Path("results")
 FINGERPRINTS = "fingerprints"
+LOCKS = ".locks"
 RUN_DEPTHS = (5, 4)
 """Folders of a run below ``runs/``: model, batch, policy, the budget where a study has several, and seed."""
 
@@ -36,7 +37,7 @@ class Layout:
         """Results that a training computed for later stages of its run."""
         self.processes = study / "state/running"
         """Signs of life of the processes of jobs."""
-        self.locks = self.results / ".locks"
+        self.locks = self.results / LOCKS
         """Locks on trainings, by their fingerprint; two studies may want the same one."""
         self.tracking = study / "wandb"
         self.job_files = study / "jobs"
