@@ -85,6 +85,42 @@ def test_the_command_line_and_the_first_floor_need_no_torch() -> None:
     assert loaded.stdout.strip() == "[]"
 
 
+def calls(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """Every call of a module: the function as it is written, and its keywords."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    return [(ast.unparse(node.func), {str(one.arg): ast.unparse(one.value) for one in node.keywords}) for node in nodes]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=room)
+def test_nothing_that_is_read_is_executed(path: Path) -> None:
+    """A state, a checkpoint, a config or a data set is data: no pickle, no code from the hub, no shell."""
+    assert not {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"} & {
+        alias.name.split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    for name, keywords in calls(path):
+        assert name not in ("eval", "exec", "os.system", "os.popen", "yaml.unsafe_load", "pd.read_pickle"), name
+        assert name != "torch.load" or keywords.get("weights_only") == "True", f"{room(path)} loads a pickle"
+        assert name != "yaml.load" or keywords.get("Loader") in ("_Loader", "yaml.SafeLoader"), room(path)
+        unsafe = {"allow_pickle": "True", "trust_remote_code": "True", "shell": "True"}
+        assert not [key for key, value in unsafe.items() if keywords.get(key) == value], f"{room(path)}: {name}"
+
+
+WALL_CLOCK = {
+    "training/stop": "the limit of a job is a time of day",
+    "provenance/handover": "the same",
+    "cli/main": "the start of the process, for the log",
+    "provenance/clean": "the age of files",
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=room)
+def test_nothing_is_measured_by_a_clock_that_can_be_set_back(path: Path) -> None:
+    assert room(path) in WALL_CLOCK or "time.time" not in {name for name, _ in calls(path)}
+
+
 REPORT_MAY_IMPORT = (
     "report/*",
     "statistics/*",
