@@ -40,6 +40,10 @@ test: $(READY_FOR_TESTS) ## every test
 coverage: $(READY_FOR_TESTS) ## lines of the package that the fast tests run
 	python -m pytest --numprocesses $(WORKERS) -m "not slow" --cov --cov-report=term:skip-covered
 
+soak: $(READY_FOR_TESTS) ## 300 runs in one DAG killed at random, 1,000 killed trainings, 10,000 configs: hours
+	BATCHSCOPE_SOAK=1 python -m pytest tests/config/test_any_config.py tests/training/test_interruption.py
+	python tests/soak.py
+
 bench: $(READY_FOR_BENCHMARKS) ## speed and memory against the peers, into docs/benchmarks.md: about half an hour
 	PYTHONPATH=src:. python -m benchmarks --cases $(CASES) --repeats $(REPEATS)
 
@@ -101,4 +105,4 @@ $(READY_FOR_DOCS): $(READY) requirements-docs.lock
 	$(PIP) install --no-deps --requirement requirements-docs.lock
 	@touch $@
 
-.PHONY: help demo test coverage bench gpu-check lint docs methods site rulegraph vega picture setup clean
+.PHONY: help demo test coverage soak bench gpu-check lint docs methods site rulegraph vega picture setup clean

@@ -34,7 +34,7 @@ SECTIONS = {
         *("docs/accumulation.md", "docs/noise-scale.md", "docs/method*.md", "docs/design*.md", "docs/forensics*.md"),
         "docs/benchmarks.md",
     ],
-    "Reference": ["config/README.md", "docs/files.md", "results/README.md", "docs/reruns.md"],
+    "Reference": ["config/README.md", "docs/files.md", "results/README.md", "docs/reruns.md", "docs/reliability.md"],
     "Help": ["docs/faq.md", "docs/troubleshooting.md", "CHANGELOG.md"],
     "Development": ["CONTRIBUTING.md", "docs/architecture.md", "docs/testing.md"],
     "More": ["docs/*.md"],
