@@ -133,7 +133,7 @@ def _rows_of_run(cell: GridCell, folder: Path) -> list[Row]:
         row: Row = {"run": cell.run, **_labels(cell), "target_batch_size": cell.batch, "seed": cell.seed}
         row |= {"checkpoint": name, "epoch": part["epoch"], "update": part["update"]}
         row |= {"lr_sum": math.fsum(rates[: part["update"]])}
-        row |= {f"test_{key}": tested[key] for key in ("correct", "examples", "accuracy")}  # type: ignore[literal-required]
+        row |= {f"test_{key}": tested[key] for key in ("correct", "examples", "accuracy")}
         row |= {"examples": found["examples"], "asked": found["asked"], "parameters": found["parameters"]}
         rows.append(row | _measured(part) | {"distance_reason": found.get("distance_reason")})
     return rows

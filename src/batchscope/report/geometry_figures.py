@@ -238,7 +238,7 @@ def cka_figure(spec: FiguresSpec, pairs: pd.DataFrame) -> Figure:
     sizes = sorted(colours)
     figure = Figure(figsize=(max(6.4, 1.0 + 4.2 * len(shown)), 4.2))
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    places = {("batch sizes", size): number for number, size in enumerate(sizes[1:])}
+    places = {("batch sizes", size): float(number) for number, size in enumerate(sizes[1:])}
     places |= {("seeds", size): len(sizes) + number - 0.4 for number, size in enumerate(sizes)}
     for axis, (title, part) in zip(axes, shown, strict=True):
         for rank, (policy, mark) in enumerate(marks.items()):

@@ -131,10 +131,11 @@ def _correlations(measure: Numbers, accuracy: Numbers, lr_sum: Numbers, rows: ND
 
 def _standardised(values: Numbers) -> Numbers:
     """Ranks within each row ``[D, R]``, ties averaged, centred and of norm 1; NaN where all are equal."""
-    ranks = rankdata(values, axis=1)
-    centred = ranks - ranks.mean(1, keepdims=True)
+    ranks: Numbers = rankdata(values, axis=1)
+    centred: Numbers = ranks - ranks.mean(1, keepdims=True)
     norm = np.linalg.norm(centred, axis=1, keepdims=True)
-    return centred / np.where(norm > 0, norm, np.nan)
+    standardised: Numbers = centred / np.where(norm > 0, norm, np.nan)
+    return standardised
 
 
 def _interval(drawn: Numbers) -> tuple[float, float]:
