@@ -14,7 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.typing import LineStyleType
 
 from batchscope.report.calibration import rows_of, runs_of
@@ -35,6 +35,8 @@ KEYS = {
 """Class of keys → what it is called."""
 REMOVED = {"sink": "the sinks", "special tokens": "special tokens", "random key": "random keys"}
 """What an ablation removes → what it is called."""
+EVEN = 1.1
+"""Up to this lift the attention to a class counts as even in a title."""
 SINK_RATE = "sink_rate_"
 EPSILON = "0.3"
 SLIDING: LineStyleType = (0, (2.5, 1.5))
@@ -45,7 +47,8 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 """Column of a divergence → how it looks."""
 MOST_POLICIES = 6
-RATIO_TICKS = (0.05, 0.1, 0.2, 0.5, 0.7, 1, 1.2, 1.5, 2, 3, 5, 10, 20)
+NARROW = 4
+"""Ratio of the ends of a logarithmic axis below which it has the ticks of a linear one."""
 
 
 class AttentionTables(NamedTuple):
@@ -162,9 +165,7 @@ def _ratio(axis: Axes, rows: pd.DataFrame) -> None:
         axis.vlines(known.layer, known.low, known.high, color=INK, linewidth=1.1, alpha=0.6)
         _line(axis, part.layer, part.ratio, INK, sliding, marker="s", linestyle="none")
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(FixedLocator(RATIO_TICKS))
-    axis.yaxis.set_minor_locator(NullLocator())
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    _plain_log(axis)
 
 
 def _kind_key() -> list[Artist]:
@@ -200,6 +201,8 @@ def strongest_class(means: pd.DataFrame) -> str:
     rows = means[means.window.isna()] if means.window.isna().any() else means
     lifts = {name: rows[f"lift_{name}"].mean() for name in KEYS if rows[f"lift_{name}"].notna().any()}
     first = max(lifts, key=lambda name: lifts[name])
+    if lifts[first] < EVEN:
+        return f"no class of keys gets more than {EVEN:g}× its even share of the attention"
     said = f"{KEYS[first]} get {lifts[first]:.1f}× their even share of the attention"
     others = [name for name in ("function", "content") if name in lifts and name != first]
     return said + "".join(f", {KEYS[name]} {lifts[name]:.1f}×" for name in others)
@@ -313,6 +316,8 @@ def ablation_figure(spec: FiguresSpec, tables: AttentionTables, model: str, titl
 def ablation_in_brief(rows: pd.DataFrame) -> str:
     """Predictions that change without the sinks, and without as many random keys."""
     shares = [rows[rows.removed == name] for name in ("sink", "random key")]
+    if not shares[0].with_sink.any():
+        return f"no head has a sink above {EPSILON}, so none was removed"
     sink, other = (100 * part.flips.sum() / part.reviews.sum() for part in shares)
     return f"without its sinks {sink:.1f}% of the predictions change, without random keys {other:.1f}%"
 
@@ -387,10 +392,14 @@ def _panels(spec: FiguresSpec, columns: int, width: float) -> tuple[Any, Figure]
 
 
 def _plain_log(axis: Axes) -> None:
-    """Tick labels such as 0.5, 1 and 2 on a logarithmic axis."""
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    """Tick labels such as 0.5, 1 and 2 on a logarithmic axis whose marks are drawn."""
+    low, high = axis.get_ylim()
+    narrow = low > 0 and high / low < NARROW
+    axis.yaxis.set_major_locator(
+        MaxNLocator(5, steps=[1, 2, 5, 10]) if narrow else LogLocator(subs=(1, 2, 5), numticks=8)
+    )
+    axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _key(spec: FiguresSpec, means: pd.DataFrame) -> Sequence[Artist]:

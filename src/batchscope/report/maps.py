@@ -220,7 +220,7 @@ def all_heads_figure(review: ReviewMaps, heads: NDArray[np.float32], origin: str
             colours = ATTENTION_SCALE(norm(pooled(heads[layer, head], size)))
             colours[pooled((~left_out).astype(float), size) == 0] = to_rgba(NOT_ALLOWED["facecolor"])
             picture[layer * step : layer * step + size, head * step : head * step + size] = colours
-    side = max(0.36, min(0.62, 11 / count))
+    side = max(0.36, min(1.1, 7.2 / count, 9 / layers))
     figure = Figure(figsize=(max(8.6, count * side + 1.7), layers * side + 1.5))
     axis = figure.subplots()
     axis.imshow(picture, interpolation="nearest")
