@@ -129,7 +129,7 @@ def test_each_filter_leaves_the_rows_and_marks_of_what_is_selected(filtered: Pag
         assert hidden == any(one != value for one in scope.get(key, []))
     assert 0 < filtered.locator("tr[data-scope]:visible").count() < before
     for chart in ("accuracy", "training", "quality_cost"):
-        rows = [row for row in rows_of(filtered, chart) if row["kind"] != "mean"]
+        rows = [row for row in rows_of(filtered, chart) if row.get("kind") != "mean"]
         assert {row[key] for row in rows} == {value}, chart
 
 
@@ -240,7 +240,9 @@ def test_no_serious_fault_for_people_who_need_more_than_a_mouse(
 ) -> None:
     shown.emulate_media(color_scheme=scheme)
     request.addfinalizer(lambda: shown.emulate_media(color_scheme="light"))
-    found = Axe().run(shown).response["violations"]
+    # Everything once; in the dark what it changes. The marks of charts are hidden from readers of the screen.
+    rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}
+    found = Axe().run(shown, context={"exclude": [".chart-area svg"]}, options=rules).response["violations"]
     faults = {one["id"]: [node["html"][:200] for node in one["nodes"]][:3] for one in found}
     serious = {one["id"] for one in found if one["impact"] in ("serious", "critical")}
     assert not {name: faults[name] for name in serious}

@@ -15,7 +15,7 @@ from batchscope.errors import counted
 from batchscope.evaluation.predict import predict
 from batchscope.files import atomic
 from batchscope.hardware.device import pick_place
-from batchscope.insight.attention_measures import drawn_reviews
+from batchscope.insight.review_batches import drawn_reviews
 from batchscope.insight.spec import FeaturesSpec
 from batchscope.model.checkpoint import load_checkpoint
 

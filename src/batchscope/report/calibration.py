@@ -18,7 +18,7 @@ from batchscope.report.findings import read_csv
 from batchscope.report.pictures import Picture, embedded
 from batchscope.report.spec import FiguresSpec, ReportSpec
 from batchscope.report.style import INK, MUTED, PAPER, batch_colours, frame, policy_key, policy_marks
-from batchscope.report.table import Table
+from batchscope.report.table import Scope, Table
 
 QUANTITIES = {"ece": "calibration error", "nll": "negative log-likelihood, nats", "temperature": "fitted temperature"}
 
@@ -83,11 +83,13 @@ def calibration_table(spec: FiguresSpec, runs: pd.DataFrame) -> Table:
     columns = ["model", "LR policy", "#batch size", "#ECE", "#by chance, at most", "#NLL", "#Brier", "#reliability"]
     columns += ["#resolution", "#temperature", "#ECE, scaled", "#NLL, scaled"]
     shown = ("ece", "ece_by_chance_high", "nll", "brier", "reliability", "resolution", "temperature")
-    rows = []
+    rows: list[list[str]] = []
+    about: list[Scope] = []
     for title, model, budget in rows_of(spec):
         part = spec.of_budget(budget)
         for policy in part.policy_names:
             for batch in part.batch_sizes:
+                about.append({"model": [model], "policy": [policy], "budget": [budget], "batch": [str(batch)]})
                 means = runs_of(part, runs, model, policy, batch)[[*shown, "scaled_ece", "scaled_nll"]].mean()
                 rows.append([title, policy, f"{batch:,}", *(f"{value:.4f}" for value in means)])
     note = "Test reviews, best checkpoint"
@@ -98,7 +100,7 @@ def calibration_table(spec: FiguresSpec, runs: pd.DataFrame) -> Table:
     )
     note += "+ what binning adds; lower reliability and higher resolution are better. Scaled: logits divided by the "
     note += "temperature with the best likelihood on validation."
-    return Table(columns, rows, note)
+    return Table(columns, rows, note, about)
 
 
 def calibration_figure(spec: FiguresSpec, runs: pd.DataFrame) -> Figure:
