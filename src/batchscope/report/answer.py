@@ -90,7 +90,7 @@ def _verdicts(sizes: Sequence[Finding], claims: Claims) -> str:
     whose = ESTIMANDS[sizes[0].estimand]
     if sizes[0].estimand == "these_models":
         whose = "pairs of trained models, on reviews like these"
-    return f"Verdicts for {whose}, {family}: {said}.{_direction(sizes)}"
+    return f"Verdicts between target batch sizes, for {whose}, {family}: {said}.{_direction(sizes)}"
 
 
 def _direction(sizes: Sequence[Finding]) -> str:
