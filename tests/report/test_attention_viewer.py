@@ -29,7 +29,7 @@ def viewer(browser_page: Page, study: Path) -> Page:
 
 
 def pick(page: Page, name: str, value: str) -> None:
-    page.select_option(f"{VIEWER} fieldset:not([data-side]) select[name={name}]", value=value)
+    page.select_option(f"{VIEWER} fieldset:not([data-side]) select[name={name}]", index=int(value))
 
 
 def weights(study: Path, run: str, review: str) -> np.ndarray:
