@@ -158,7 +158,8 @@ def as_pattern(file: str) -> str:
 def test_what_a_stage_compares_with_the_records_is_what_its_rule_names(rules: list[Rule]) -> None:
     inputs = {rule.verb: {as_pattern(file) for file in rule.inputs} for rule in rules}
     assert inputs.pop("corpus") == set()
-    assert inputs == {verb: set(files) for verb, files in READS.items()}
+    judged_anew = {"tables/label_review.csv"}  # made only where the config names a file of labels
+    assert inputs == {verb: set(files) - judged_anew for verb, files in READS.items()}
 
 
 # ---------------------------------------------------------------------------------------------------- containers

@@ -113,6 +113,7 @@ WALL_CLOCK = {
     "provenance/handover": "the same",
     "cli/main": "the start of the process, for the log",
     "provenance/clean": "the age of files",
+    "watch/ahead": "the start of a job, which another process wrote",
 }
 
 

@@ -241,7 +241,8 @@ def test_the_service_hangs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
             tracker.log(record)
     assert time.perf_counter() - started < 3
     assert "does not answer" in the_only_warning(caplog)
-    service.kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        service.kill()
 
 
 def test_logging_costs_the_training_nothing(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_maps_of_any_run_of_the_study_can_be_asked_for(finished):
     assert result.returncode != 0
     assert "the study has no run bert/bs16/constant/seed3" in result.stdout
     maps = (finished.folder / f"{run}1/attention/maps").glob("*.png")
-    assert {path.name.rpartition("_")[2] for path in maps} == {"last.png", "all.png"}
+    assert {path.name.rpartition("_")[2] for path in maps} == {"last.png", "all.png", "heads.png"}
 
 
 def test_the_snakemake_report_holds_the_figures(finished):

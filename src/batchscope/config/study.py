@@ -507,7 +507,7 @@ class Study(Config):
             if source != "synthetic" and location(source) == "local" and not path_exists(source):
                 raise UserError(f"{key}: there is no file or folder {shown(source)}; a hub id looks like 'owner/name'")
         review = self.data.label_review
-        if review is not None and not Path(review).expanduser().is_file():
+        if review is not None and not (path_exists(review) and Path(review).expanduser().is_file()):
             raise UserError(f"data.label_review: there is no file {shown(review)}")
 
 

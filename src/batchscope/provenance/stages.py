@@ -75,7 +75,15 @@ WRITES: dict[str, tuple[str, ...]] = {
     ),
     "geometry_measures": ("runs/{}/geometry.json",),
     "geometry": tuple(f"tables/geometry{name}.csv" for name in ("", "_correlations", "_pairs", "_paths", "_ratio")),
-    "errors": tuple(f"tables/{name}.csv" for name in ("errors", "error_groups", "flips", "margins")),
+    "errors": tuple(
+        f"tables/{name}.csv"
+        for name in (
+            *("errors", "hardest", "error_counts", "error_groups", "flips", "margins", "hardest_runs"),
+            "label_review",
+        )
+    ),
+    "features": ("runs/{}/features.parquet",),
+    "embedding": ("tables/embedding.csv", "tables/embedding_quality.csv"),
     "tables": ("tables/*",),
     "figures": ("figures/*",),
 }
@@ -99,18 +107,20 @@ READS: dict[str, tuple[str, ...]] = {
         *(*WRITES["geometry_measures"], BEST, "runs/{}/history.jsonl", "runs/{}/metrics.json", TOKENS["train"]),
     ),
     "calibration": ("runs/{}/predictions.parquet",),
-    "errors": ("runs/{}/predictions.parquet", TOKENS["test"]),
+    "errors": ("runs/{}/predictions.parquet", TOKENS["test"], "tokens/{}/tokenizer/*", *WRITES["corpus"]),
+    "features": (TOKENS["test"], BEST),
+    "embedding": (*WRITES["features"], "runs/{}/predictions.parquet", "tables/errors.csv"),
     "tables": (
         *(*FACTS, *WRITES["evaluate"], "runs/{}/attention/measures.json", *WRITES["branch"]),
         *(*WRITES["audit"], *WRITES["reviews"], *WRITES["certify"]),
     ),
     "figures": (
         *(*WRITES["tables"], *WRITES["calibration"], *WRITES["attention"], *WRITES["geometry"]),
-        *WRITES["divergence"],
+        *(*WRITES["divergence"], *WRITES["errors"], *WRITES["embedding"]),
     ),
     "report": (
         *(*WRITES["tables"], *WRITES["calibration"], *WRITES["figures"], *WRITES["geometry"]),
-        *(*WRITES["divergence"], "runs/{}/attention/attention.npz"),
+        *(*WRITES["divergence"], "runs/{}/attention/attention.npz", *WRITES["errors"], *WRITES["embedding"]),
         *(*WRITES["reviews"], *WRITES["audit"], *WRITES["certify"]),
     ),
 }

@@ -16,7 +16,10 @@ from batchscope.provenance.walltime import wall_seconds
 from batchscope.training.spec import TrainSpec
 from batchscope.watch.states import Job, Look
 
-RUNS_A_MODEL = ("train", "branch", "certify", "evaluate", "attention", "attention_measures", "divergence")
+RUNS_A_MODEL = (
+    *("train", "branch", "certify", "evaluate", "attention", "attention_measures", "divergence", "features"),
+    *("geometry_measures", "geometry"),
+)
 PRIORITY = {"corpus": 10, "split": 10, "tokenize": 10, "reviews": 10, "certify": 5, "maps": -10}
 RUNNING = 1000
 """Priority of a job that has its core already."""
@@ -47,6 +50,10 @@ def gpus_of(job: str, jobs: JobFile) -> int:
     return jobs.settings.gpus if verb_of(job) == "train" else 1
 
 
+MEASURES = ("calibration", "geometry", "divergence", "errors", "embedding")
+"""The measures of a study that are drawn and shown."""
+
+
 def needs_of(job: str, subjects: Mapping[str, Sequence[str]]) -> list[str]:
     """The jobs that make the inputs of a job, as the rules say; ``subjects`` maps a verb to its models or runs."""
     verb, subject, model = verb_of(job), subject_of(job), model_of(job)
@@ -60,6 +67,8 @@ def needs_of(job: str, subjects: Mapping[str, Sequence[str]]) -> list[str]:
         "maps": ["attention"],
         "branch": ["train", "tokenize"],
         "attention_measures": ["train", "tokenize"],
+        "geometry_measures": ["train", "tokenize"],
+        "features": ["train", "tokenize"],
         "track": ["train", "evaluate"],
         "train": ["tokenize"],
         "certify": ["tokenize"],
@@ -75,10 +84,15 @@ def needs_of(job: str, subjects: Mapping[str, Sequence[str]]) -> list[str]:
         "audit": ["corpus", "split", *each("tokenize")],
         "divergence": each("attention_measures", "train", "tokenize"),
         "calibration": each("evaluate"),
-        "errors": each("evaluate", "tokenize"),
+        "errors": [*each("evaluate", "tokenize"), "corpus"],
+        "embedding": [
+            *each("features", "errors"),
+            *(job.replace("features", "evaluate", 1) for job in each("features")),
+        ],
+        "geometry": each("geometry_measures", "train", "evaluate", "tokenize"),
         "tables": [*each("train", "evaluate", "attention", "branch", "certify"), "audit", "reviews"],
-        "figures": ["tables", *each("calibration", "attention")],
-        "report": ["tables", *each("calibration"), "figures", "reviews", "audit", *each("certify")],
+        "figures": ["tables", *each(*MEASURES, "attention")],
+        "report": ["tables", *each(*MEASURES, "attention"), "figures", "reviews", "audit", *each("certify")],
     }
     return of_study[verb]
 
