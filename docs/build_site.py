@@ -19,7 +19,10 @@ SETTINGS = ROOT / "docs/zensical.toml"
 
 # Section of the navigation → its pages. A pattern takes the pages that are not named elsewhere.
 SECTIONS = {
-    "Start": [*("README.md", "docs/tutorial.md", "docs/report.md", "docs/imdb-small.md"), "docs/reference-study*.md"],
+    "Start": [
+        *("README.md", "docs/tutorial.md", "docs/report.md", "docs/imdb-small.md", "docs/imdb-claims.md"),
+        "docs/reference-study*.md",
+    ],
     "Guides": [
         "docs/data.md",
         "docs/watching.md",
