@@ -59,6 +59,7 @@ class Study(Config):
     Runs that are finished are not trained again."""
     _train_specs: dict["Cell", TrainSpec] = PrivateAttr(default_factory=dict)
     _runs: dict["Cell", "Cell"] = PrivateAttr(default_factory=dict)
+    _tables: TablesSpec | None = PrivateAttr(default=None)
     _too_large: tuple[int, ...] = PrivateAttr(default=())
 
     @model_validator(mode="after")
@@ -269,7 +270,12 @@ class Study(Config):
         return MapsSpec(names=self.review_names(), words=self.data.wording)
 
     def tables_spec(self, memory: Path | None = None) -> TablesSpec:
-        """What the tables depend on besides the runs: the grid, and which cell reads which run."""
+        """What the tables depend on besides the runs: the grid, and which cell reads which run. Made once per study."""
+        if self._tables is None:
+            self._tables = self._grid_in_tables(memory)
+        return self._tables
+
+    def _grid_in_tables(self, memory: Path | None) -> TablesSpec:
         trainings, sweeps = self.train_specs(memory), self.sweeps
         return TablesSpec(
             cells=tuple(
