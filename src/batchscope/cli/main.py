@@ -18,7 +18,7 @@ from batchscope.provenance.code import code_hash
 from batchscope.provenance.inputs import check_inputs
 from batchscope.provenance.jobs import JobFile, read_job_file
 from batchscope.provenance.layout import RESULTS
-from batchscope.provenance.stages import STAGES, example, verb_of, write_record
+from batchscope.provenance.stages import RUNS_A_MODEL, STAGES, example, verb_of, write_record
 from batchscope.training.launch import is_rank
 from batchscope.training.stop import EXIT_STATUS, Stopped
 from batchscope.watch.pulse import FIRST_RANK, Pulse
@@ -179,7 +179,7 @@ def recorded(task: stages.Task) -> Iterator[None]:
 def leased(task: stages.Task) -> AbstractContextManager[object]:
     """A lease on the GPUs of a job that runs a model, taken before torch sees them; nothing for the other jobs."""
     verb = verb_of(task.name)
-    if verb not in stages.RUNS_A_MODEL or is_rank():
+    if verb not in RUNS_A_MODEL or is_rank():
         return nullcontext()
     from batchscope.hardware.lease import leased_devices
 

@@ -385,11 +385,6 @@ VERBS: dict[str, Callable[[Task], Work]] = {
     + (attention_measures, divergence, calibration, errors, features, embedding, geometry_measures, geometry)
     + (tables, figures, report)
 }
-RUNS_A_MODEL = ("train", "branch", "certify", "evaluate", "attention", "attention_measures", "divergence") + (
-    "features",
-    "geometry_measures",
-    "geometry",
-)
 
 
 def is_done(task: Task) -> bool:

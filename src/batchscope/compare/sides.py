@@ -11,7 +11,7 @@ from batchscope.files import read_json
 from batchscope.provenance.jobs import JobFile
 from batchscope.provenance.layout import Layout
 from batchscope.provenance.records import RunManifest
-from batchscope.provenance.studies import find_study, jobs_in, newest_job_file
+from batchscope.provenance.studies import find_study
 from batchscope.watch.states import Watcher
 
 Place = tuple[str, int, str, str]
@@ -69,5 +69,4 @@ def _read(layout: Layout, name: str) -> Side:
         run: read_json(layout.run(run) / "manifest.json") for run in dict.fromkeys(results.run)
     }
     look = Watcher(layout).look()
-    jobs = jobs_in(layout, newest_job_file(layout))
-    return Side(name, layout, jobs, results, provenance, manifests, look.states.get("tables") != "done")
+    return Side(name, layout, look.jobs, results, provenance, manifests, look.states.get("tables") != "done")

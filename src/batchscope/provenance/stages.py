@@ -53,6 +53,11 @@ STAGES = {
     "report": Stage("batchscope.report.page", "report/index.html"),
 }
 
+RUNS_A_MODEL = (
+    *("train", "branch", "certify", "evaluate", "attention", "attention_measures", "divergence", "features"),
+    *("geometry_measures", "geometry"),
+)
+"""The verbs that lease a device and get the study's threads."""
 TOKENS = {split: f"tokens/{{}}/{split}.arrow" for split in ("train", "validation", "test")}
 FACTS = tuple(f"runs/{{}}/{name}" for name in ("history.jsonl", "train.json", "manifest.json"))
 BEST, LAST = (f"runs/{{}}/checkpoints/{name}.safetensors" for name in ("best", "last"))

@@ -11,15 +11,11 @@ from batchscope.data.tokens import load_tokens
 from batchscope.provenance.forecast import History
 from batchscope.provenance.jobs import JobFile
 from batchscope.provenance.plan import PlannedJob
-from batchscope.provenance.stages import model_of, subject_of, verb_of
+from batchscope.provenance.stages import RUNS_A_MODEL, model_of, subject_of, verb_of
 from batchscope.provenance.walltime import wall_seconds
 from batchscope.training.spec import TrainSpec
 from batchscope.watch.states import Job, Look
 
-RUNS_A_MODEL = (
-    *("train", "branch", "certify", "evaluate", "attention", "attention_measures", "divergence", "features"),
-    *("geometry_measures", "geometry"),
-)
 PRIORITY = {"corpus": 10, "split": 10, "tokenize": 10, "reviews": 10, "certify": 5, "maps": -10}
 RUNNING = 1000
 """Priority of a job that has its core already."""
