@@ -102,3 +102,11 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DamagedFileError(path, error) from None
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """Parse a file with a JSON value in each line. Raises DamagedFileError where a line is none."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise DamagedFileError(path, error) from None

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from batchscope.errors import UserError
-from batchscope.files import read_json, write_json
+from batchscope.files import read_json, read_json_lines, write_json
 from batchscope.provenance.fingerprint import canonical_json, digest
 from batchscope.provenance.layout import run_path
 from batchscope.provenance.spec import Spec
@@ -72,11 +72,11 @@ def track(spec: TrackingSpec, run_folder: Path, folder: Path, output: Path) -> N
     if spec.mode == "offline":
         for stale in folder.glob(f"offline-run-*-{run_id(spec, fingerprint)}"):
             shutil.rmtree(stale)
-    lines = (run_folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = read_json_lines(run_folder / "history.jsonl")
     seconds = REPLAY_SECONDS + len(lines) / REPLAY_LINES_PER_SECOND
     with Tracker(spec, manifest["spec"], fingerprint, folder, finish_seconds=seconds) as tracker:
         for line in lines:
-            tracker.log(json.loads(line))
+            tracker.log(line)
         tracker.finish(_flat(read_json(run_folder / "train.json") | read_json(run_folder / "metrics.json")))
     if tracker.failure is not None:
         raise UserError(

@@ -3,7 +3,6 @@
 The runs of a pair and a few vectors of the size of their weights are in memory at a time.
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from batchscope.data.tokens import load_tokens
 from batchscope.errors import counted
 from batchscope.evaluation.records import Metrics
-from batchscope.files import DamagedFileError, atomic, read_json
+from batchscope.files import atomic, read_json, read_json_lines
 from batchscope.hardware.device import pick_device
 from batchscope.insight.loss_surface import ExampleBatch, LossSurface, count_of, drawn_examples, pooled_features
 from batchscope.insight.records import CheckpointGeometry, GeometryOfRun
@@ -150,11 +149,7 @@ def _measured(part: CheckpointGeometry) -> Row:
 
 def _learning_rates(path: Path) -> list[float]:
     """The learning rate of every update, in order. Raises DamagedFileError."""
-    try:
-        lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise DamagedFileError(path, error) from None
-    return [line["lr"] for line in lines if line["kind"] == "update"]
+    return [line["lr"] for line in read_json_lines(path) if line["kind"] == "update"]
 
 
 def _labels(cell: GridCell) -> Row:

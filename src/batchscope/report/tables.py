@@ -1,6 +1,5 @@
 """The tables of a study, from the files of its runs: what every figure and the page read."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from batchscope.certificate.records import Certificate
 from batchscope.data.records import Audit, ReviewsFile
 from batchscope.errors import UserError
 from batchscope.evaluation.records import Metrics
-from batchscope.files import DamagedFileError, atomic, read_json
+from batchscope.files import DamagedFileError, atomic, read_json, read_json_lines
 from batchscope.insight.records import AttentionMeasures
 from batchscope.provenance.records import RunManifest
 from batchscope.report import branches, latex, rows
@@ -388,10 +387,7 @@ def history_of(runs: Iterable[Run]) -> pa.Table:
 
 def _lines(path: Path) -> list[HistoryLine]:
     """The lines of a history. Raises DamagedFileError."""
-    try:
-        lines: list[HistoryLine] = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise DamagedFileError(path, error) from None
+    lines: list[HistoryLine] = read_json_lines(path)
     if not lines:
         raise DamagedFileError(path, ValueError("it is empty"))
     return lines

@@ -5,7 +5,6 @@ the same examples in the same order. Branch k = 1 is the run itself. A state tha
 the run's updates up to there, without validation, which gives the same bits on a CPU.
 """
 
-import json
 import logging
 import math
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from batchscope.errors import UserError
-from batchscope.files import read_json, write_json
+from batchscope.files import read_json, read_json_lines, write_json
 from batchscope.hardware.allocator import keep_freed_memory
 from batchscope.hardware.device import compute_deterministically, device_name, pick_place
 from batchscope.provenance.records import RunManifest
@@ -113,7 +112,7 @@ def branch(
 
 def updates_of(history: Path) -> dict[int, UpdateLine]:
     """Number of an update → its line in a run's history."""
-    lines: list[HistoryLine] = [json.loads(text) for text in history.read_text(encoding="utf-8").splitlines()]
+    lines: list[HistoryLine] = read_json_lines(history)
     return {line["update"]: line for line in lines if line["kind"] == "update"}
 
 
