@@ -14,6 +14,7 @@ from batchscope.config.study import Study
 from batchscope.files import write_json
 from batchscope.insight import divergence as stage
 from batchscope.insight.attention_measures import measure_attention
+from batchscope.insight.attention_tables import TABLES
 from batchscope.insight.divergence import Compared, _divergence, divergences, measure_divergence
 from batchscope.insight.spec import AttentionMeasuresSpec, DivergenceSpec
 from batchscope.model.checkpoint import save_checkpoint
@@ -92,7 +93,7 @@ def study(small_study, tmp_path: Path) -> tuple[Path, Study]:
 def test_the_stage_compares_batch_sizes_seeds_and_initial_weights(study: tuple[Path, Study]) -> None:
     folder, made = study
     measure_divergence(DivergenceSpec(cells=made.tables_spec().cells, reviews=9), folder, "cpu")
-    heads, ablation, found, layers, ratio = (pd.read_csv(folder / "tables" / name) for name in stage.TABLES)
+    heads, ablation, found, layers, ratio = (pd.read_csv(folder / "tables" / name) for name in TABLES)
     assert len(heads) == 4 * 2 * 2 and set(heads.reviews) == {9}
     assert found.groupby("between").pairs.first().to_dict() == {"batch sizes": 2, "seeds": 2, "initial weights": 4}
     assert (found.divergence > 0).all() and (found.divergence < 1).all()

@@ -1,26 +1,15 @@
 """The attention of a fabricated study over many reviews: files and tables in their formats, from random numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from batchscope.files import write_json
-from batchscope.insight.attention_tables import (
-    GROUP,
-    RUN,
-    ablation_rows,
-    comparisons,
-    divergence_rows,
-    head_rows,
-    layer_rows,
-    ratio_rows,
-    write_rows,
-)
+from batchscope.insight.attention_tables import ComparedGroup, comparisons, write_tables
 from batchscope.insight.key_classes import KEY_CLASSES
 from batchscope.report.spec import GridCell, ReportSpec
-from batchscope.statistics.grid import cells_by
 
 WINDOWS = {"modernbert": [None, 4, 4, None, 4]}
 HEADS, REVIEWS, ASKED = 2, 40, 1000
@@ -36,30 +25,19 @@ def write_attention_tables(
     folder: Path, spec: ReportSpec, no_attention: Mapping[str, str], rng: np.random.Generator
 ) -> None:
     """``attention/heads.json`` of every run, and the tables of the stage ``divergence``."""
-    heads, ablations, layers, divergences, ratios = [], [], [], [], []
-    for cell in spec.cells:
-        if not cell.shared:
-            found = heads_file(cell, no_attention, rng)
-            write_json(folder / "runs" / cell.run / "attention/heads.json", found)
-            heads += head_rows(cell, found)
-            ablations += ablation_rows(cell, found)
-    for members in cells_by(spec.cells, "model", "policy", "budget"):
-        first = members[0]
-        labels = dict(zip(GROUP, (first.model, first.policy, first.budget), strict=True))
-        if first.model in no_attention:
-            ratios.append(labels | {"reason": no_attention[first.model]})
-            continue
-        windows, pairs = windows_of(first.model), comparisons(members, range(len(members)))
+    heads = {cell.run: heads_file(cell, no_attention, rng) for cell in spec.cells if not cell.shared}
+    for run, found in heads.items():
+        write_json(folder / "runs" / run / "attention/heads.json", found)
+
+    def compared(members: Sequence[GridCell]) -> ComparedGroup:
+        windows, pairs = windows_of(members[0].model), comparisons(members, range(len(members)))
         shape = (REVIEWS, len(windows), HEADS)
-        found = np.stack([FAR[pair.kind] * rng.uniform(0.5, 1.5, shape) for pair in pairs])
-        for rows, make in ((divergences, divergence_rows), (layers, layer_rows), (ratios, ratio_rows)):
-            rows += [labels | row for row in make(pairs, found, windows)]
+        divergence = np.stack([FAR[pair.kind] * rng.uniform(0.5, 1.5, shape) for pair in pairs])
+        return ComparedGroup(pairs, divergence, windows)
+
     tables = folder / "tables"
     tables.mkdir(exist_ok=True)
-    write_rows(tables / "attention_heads.csv", RUN, heads)
-    write_rows(tables / "ablation.csv", RUN, ablations)
-    for name, rows in (("divergence", divergences), ("divergence_layers", layers), ("divergence_ratio", ratios)):
-        write_rows(tables / f"{name}.csv", GROUP, rows)
+    write_tables(tables, spec.cells, lambda cell: heads[cell.run], compared)
 
 
 def heads_file(cell: GridCell, no_attention: Mapping[str, str], rng: np.random.Generator) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The tables of the runs' attention, row by row: measures of every head, and divergences by head, layer and study."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from math import isnan
 from pathlib import Path
@@ -14,6 +14,7 @@ from batchscope.files import atomic
 from batchscope.insight.records import AttentionOfRun
 from batchscope.report.spec import GridCell
 from batchscope.statistics.divergence import Pair, Ratio, batch_seed_ratio
+from batchscope.statistics.grid import cells_by
 
 Row = dict[str, object]
 Kind = Literal["batch sizes", "seeds", "initial weights"]
@@ -29,6 +30,43 @@ class Compared(NamedTuple):
     first: int
     second: int
     seeds: tuple[int, int]
+
+
+class ComparedGroup(NamedTuple):
+    """The runs of a model, LR policy and budget, compared with each other."""
+
+    pairs: list[Compared]
+    divergence: NDArray[np.float64]
+    """``[pairs, N, layers, H]``"""
+    windows: list[int | None]
+    """Of each layer; None for a global one."""
+
+
+def write_tables(
+    folder: Path,
+    cells: Sequence[GridCell],
+    heads_of: Callable[[GridCell], AttentionOfRun],
+    compared: Callable[[Sequence[GridCell]], ComparedGroup],
+) -> None:
+    """Write the tables ``TABLES`` of a study into ``folder``. A model without attention has a row with the reason."""
+    tables: dict[str, list[Row]] = {name: [] for name in TABLES}
+    for cell in cells:
+        if not cell.shared:
+            found = heads_of(cell)
+            for name, of_run in OF_RUNS.items():
+                tables[name] += of_run(cell, found)
+    for members in cells_by(cells, "model", "policy", "budget"):
+        first = members[0]
+        labels: Row = dict(zip(GROUP, (first.model, first.policy, first.budget), strict=True))
+        found = heads_of(first)
+        if "reason" in found:
+            tables["divergence_ratio.csv"].append(labels | {"reason": found["reason"]})
+            continue
+        group = compared(members)
+        for name, of_group in OF_GROUPS.items():
+            tables[name] += [labels | row for row in of_group(*group)]
+    for name, rows in tables.items():
+        write_rows(folder / name, RUN if name in OF_RUNS else GROUP, rows)
 
 
 def write_rows(path: Path, first: Sequence[str], rows: Sequence[Row]) -> None:
@@ -142,3 +180,10 @@ def _compared(pairs: Sequence[Compared], found: NDArray[np.float64], layers: Seq
     if ratio is None:
         return row | dict.fromkeys(Ratio._fields[2:]) | {"reviews": found.shape[1], "reason": NO_RATIO}
     return row | {name: None if isnan(value) else value for name, value in ratio._asdict().items()}
+
+
+OF_RUNS = {"attention_heads.csv": head_rows, "ablation.csv": ablation_rows}
+"""Table of every run → what makes its rows."""
+OF_GROUPS = {"divergence.csv": divergence_rows, "divergence_layers.csv": layer_rows, "divergence_ratio.csv": ratio_rows}
+"""Table of every model, LR policy and budget → what makes its rows."""
+TABLES = (*OF_RUNS, *OF_GROUPS)

@@ -20,19 +20,7 @@ from batchscope.errors import UserError
 from batchscope.files import read_json
 from batchscope.hardware.device import pick_device
 from batchscope.insight.attention import layer_windows
-from batchscope.insight.attention_tables import (
-    GROUP,
-    RUN,
-    Compared,
-    Row,
-    ablation_rows,
-    comparisons,
-    divergence_rows,
-    head_rows,
-    layer_rows,
-    ratio_rows,
-    write_rows,
-)
+from batchscope.insight.attention_tables import Compared, ComparedGroup, comparisons, write_tables
 from batchscope.insight.heads import every_layer
 from batchscope.insight.records import AttentionOfRun
 from batchscope.insight.review_batches import batches, drawn_reviews
@@ -43,50 +31,33 @@ from batchscope.model.spec import ModelSpec
 from batchscope.provenance.layout import Layout, checkpoints_of
 from batchscope.provenance.records import RunManifest
 from batchscope.report.spec import GridCell
-from batchscope.statistics.grid import cells_by
 
 log = logging.getLogger(__name__)
-OF_RUNS = {"attention_heads.csv": head_rows, "ablation.csv": ablation_rows}
-"""Table of every run → what makes its rows."""
-OF_GROUPS = {"divergence.csv": divergence_rows, "divergence_layers.csv": layer_rows, "divergence_ratio.csv": ratio_rows}
-"""Table of every model, LR policy and budget → what makes its rows."""
-TABLES = (*OF_RUNS, *OF_GROUPS)
 BYTES_OF_WEIGHTS = 2**29
 
 
 def measure_divergence(spec: DivergenceSpec, study_folder: Path, device_wanted: str) -> None:
     """Write the tables ``TABLES`` of a study. An encoder without attention, one run: a row with the reason."""
     layout, device = Layout(study_folder), pick_device(device_wanted)
-    tables: dict[str, list[Row]] = {name: [] for name in TABLES}
-    for cell in spec.cells:
-        if not cell.shared:
-            found: AttentionOfRun = read_json(layout.run(cell.run) / "attention/heads.json")
-            for name, of_run in OF_RUNS.items():
-                tables[name] += of_run(cell, found)
-    for members in cells_by(spec.cells, "model", "policy", "budget"):
-        first = members[0]
-        labels: Row = dict(zip(GROUP, (first.model, first.policy, first.budget), strict=True))
-        found = read_json(layout.run(first.run) / "attention/heads.json")
-        if "reason" in found:
-            tables["divergence_ratio.csv"].append(labels | {"reason": found["reason"]})
-            continue
-        compared = _of_group(members, layout, spec.reviews, device)
-        for name, of_group in OF_GROUPS.items():
-            tables[name] += [labels | row for row in of_group(*compared)]
-    for name, rows in tables.items():
-        write_rows(study_folder / "tables" / name, RUN if name in OF_RUNS else GROUP, rows)
+
+    def heads_of(cell: GridCell) -> AttentionOfRun:
+        found: AttentionOfRun = read_json(layout.run(cell.run) / "attention/heads.json")
+        return found
+
+    def compared(members: Sequence[GridCell]) -> ComparedGroup:
+        return _of_group(members, layout, spec.reviews, device)
+
+    write_tables(study_folder / "tables", spec.cells, heads_of, compared)
 
 
-def _of_group(
-    members: Sequence[GridCell], layout: Layout, reviews: int, device: torch.device
-) -> tuple[list[Compared], NDArray[np.float64], list[int | None]]:
-    """What is compared, the divergences ``[pairs, N, layers, H]``, and the window of each layer."""
+def _of_group(members: Sequence[GridCell], layout: Layout, reviews: int, device: torch.device) -> ComparedGroup:
     tokens = load_tokens(layout.tokens(members[0].model) / "test.arrow")
     models = [load_checkpoint(checkpoints_of(layout.run(cell.run))["best"], device)[0] for cell in members]
     initial = _add_initial(models, members, layout, tokens, device)
     pairs = comparisons(members, initial)
     windows = layer_windows(models[0].config, getattr(models[0].config, "num_hidden_layers", 1))
-    return pairs, divergences(models, tokens, drawn_reviews(len(tokens), reviews), pairs), windows
+    found = divergences(models, tokens, drawn_reviews(len(tokens), reviews), pairs)
+    return ComparedGroup(pairs, found, windows)
 
 
 def _add_initial(
