@@ -50,7 +50,7 @@ def jobs(small_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> J
     monkeypatch.chdir(tmp_path)
     jobs = jobs_of(tmp_path, CONFIG, small_study)
     layout, code = jobs.layout, code_hash(STAGES["train"].module)
-    write_json(layout.run(RUN) / "manifest.json", {"fingerprint": fingerprint(jobs)})
+    write_json(layout.run(RUN) / "manifest.json", {"fingerprint": fingerprint(jobs), "files": {}})
     write_text(layout.run(RUN) / "checkpoints/best.safetensors", "weights")
     write_text(layout.run("gone/bs1/constant/seed1") / "train.json", "a finished run of an earlier config")
     write_record(layout, f"train/{RUN}", "{}", code)

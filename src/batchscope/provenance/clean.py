@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchscope.errors import UserError
-from batchscope.files import read_json
 from batchscope.locks import UNSUPPORTED, take
 from batchscope.provenance.fingerprint import file_hash
 from batchscope.provenance.jobs import JobFile, read_job_file
 from batchscope.provenance.layout import FINGERPRINTS, Layout
 from batchscope.provenance.manifests import run_fingerprint
+from batchscope.provenance.reuse import MANIFEST, stored_manifest
 from batchscope.provenance.stages import model_of, read_record, subject_of, verb_of
 from batchscope.training.spec import TrainSpec
 
@@ -158,20 +158,12 @@ def _trainings(layout: Layout, jobs: list[JobFile]) -> Trainings | None:
                 fingerprint = run_fingerprint(spec, one.code(job), layout.tokens(model_of(job)), hash_of)
             except OSError:
                 return None
-            if _fingerprint_of(layout.run(subject_of(job))) != fingerprint:
+            finished = stored_manifest(layout.run(subject_of(job)) / MANIFEST)
+            if finished is None or finished["fingerprint"] != fingerprint:
                 found.unfinished.add(fingerprint)
             if f"branch/{subject_of(job)}" in one.jobs:
                 found.branched.add(fingerprint)
     return found
-
-
-def _fingerprint_of(run: Path) -> object:
-    """That of a finished run; None of an unfinished one."""
-    try:
-        manifest = read_json(run / "manifest.json")
-    except (OSError, ValueError):
-        return None
-    return manifest.get("fingerprint") if isinstance(manifest, dict) else None
 
 
 def _codes(layout: Layout) -> Iterator[Leftover]:

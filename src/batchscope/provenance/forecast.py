@@ -18,7 +18,7 @@ from batchscope.provenance.layout import Layout
 from batchscope.provenance.manifests import run_fingerprint, tokens_manifest
 from batchscope.provenance.places import Place, Places, begun_elsewhere, finished_elsewhere, place_of, unfinished
 from batchscope.provenance.plan import Machine, Outlook, PlannedJob
-from batchscope.provenance.reuse import MANIFEST, RUNS, TOKENS, StoredManifest, manifests
+from batchscope.provenance.reuse import MANIFEST, RUNS, TOKENS, StoredManifest, manifests, stored_manifest
 from batchscope.provenance.stages import model_of, read_record, subject_of, verb_of
 from batchscope.provenance.walltime import wall_seconds
 from batchscope.report.spec import ReportSpec
@@ -38,7 +38,7 @@ def forecast(planned: list[PlannedJob], jobs: JobFile, machine: Machine | None =
         job.seconds = COPYING_SECONDS if job.reuses else history.seconds(job.name, after_update=job.resumes or 0)
     again = {subject_of(job.name) for job in planned if verb_of(job.name) == "train"}
     stay = [run for run in jobs.subjects("train") if run not in again]
-    read = {run: _manifest(jobs.layout.run(run) / MANIFEST) for run in stay}
+    read = {run: stored_manifest(jobs.layout.run(run) / MANIFEST) for run in stay}
     finished = {run: manifest for run, manifest in read.items() if manifest is not None}
     notes = [*places.of_finished_runs(finished), *_too_large(planned, jobs)]
     wall = wall_seconds(planned, *machine) if machine else None
@@ -97,14 +97,6 @@ def _find_run(
         job.note = finished_elsewhere(elsewhere[0], elsewhere[1], here)
     elif states and job.resumes is None:
         job.note = begun_elsewhere(*next(iter(states.items())), here)
-
-
-def _manifest(path: Path) -> StoredManifest | None:
-    try:
-        manifest: StoredManifest = read_json(path)
-    except (OSError, ValueError):
-        return None
-    return manifest
 
 
 def _too_large(planned: list[PlannedJob], jobs: JobFile) -> Iterator[str]:

@@ -77,12 +77,19 @@ def reuse(
 def manifests(results: Path, patterns: tuple[str, ...]) -> Iterator[tuple[Path, StoredManifest]]:
     """Folder and manifest of all finished work that says what it was made of."""
     for path in sorted(path for pattern in patterns for path in results.glob(pattern)):
-        try:
-            manifest = read_json(path)
-        except (OSError, ValueError):
-            continue
-        if isinstance(manifest, dict) and {"fingerprint", "files"} <= manifest.keys():
-            yield path.parent, cast(StoredManifest, manifest)
+        manifest = stored_manifest(path)
+        if manifest is not None:
+            yield path.parent, manifest
+
+
+def stored_manifest(path: Path) -> StoredManifest | None:
+    """The manifest of finished work; None where there is none that says what it was made of."""
+    try:
+        manifest = read_json(path)
+    except (OSError, ValueError):
+        return None
+    told = isinstance(manifest, dict) and {"fingerprint", "files"} <= manifest.keys()
+    return cast(StoredManifest, manifest) if told else None
 
 
 def _take(sources: list[Path], target: Path, expected: str) -> None:
