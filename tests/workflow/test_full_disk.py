@@ -34,24 +34,10 @@ def contents(study: Path) -> dict[Path, str]:
     return {path: file_hash(path) for path in study.rglob("[!.]*") if path.is_file() and "state" not in path.parts}
 
 
-@pytest.mark.parametrize("job", JOBS)
-def test_a_full_disk_is_named_and_finished_work_stays(disk: Path, monkeypatch: pytest.MonkeyPatch, job: str) -> None:
-    monkeypatch.chdir(disk)
-    before = contents(STUDY)
-    (jobs,) = (STUDY / "jobs").glob("*.json")
-    ballast = fill(disk)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            main([job.partition("/")[0], "--jobs", str(jobs), "--job", job])
-    finally:
-        ballast.unlink()
-    assert f"the disk {disk} is full (0.0 MiB free" in str(ended.value) and "\n" not in str(ended.value)
-    assert contents(STUDY) == before
-
-
 def test_read_only_results_can_be_looked_at_and_are_named_by_what_would_write(
     pristine: Workflow, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """First in this file: a training that finds its files on the full disk gives them the time of now."""
     monkeypatch.chdir(disk)
     (jobs,) = (STUDY / "jobs").glob("*.json")
     with read_only(disk / "results"):
@@ -67,3 +53,18 @@ def test_read_only_results_can_be_looked_at_and_are_named_by_what_would_write(
             check=False,
         )
     assert planned.returncode == 0, planned.stderr
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_full_disk_is_named_and_finished_work_stays(disk: Path, monkeypatch: pytest.MonkeyPatch, job: str) -> None:
+    monkeypatch.chdir(disk)
+    before = contents(STUDY)
+    (jobs,) = (STUDY / "jobs").glob("*.json")
+    ballast = fill(disk)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main([job.partition("/")[0], "--jobs", str(jobs), "--job", job])
+    finally:
+        ballast.unlink()
+    assert f"the disk {disk} is full (0.0 MiB free" in str(ended.value) and "\n" not in str(ended.value)
+    assert contents(STUDY) == before
