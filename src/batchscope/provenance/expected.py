@@ -1,9 +1,10 @@
-"""The sizes of a study's splits: as they are drawn on disk, or before that as far as they are known."""
+"""The sizes of a study's splits: as they are drawn on disk, or before that as far as they are known.
+
+The Snakefile asks for them at every start. So pyarrow, which takes a quarter of a second, is imported only where there is
+a file.
+"""
 
 from collections.abc import Mapping
-
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from batchscope.data.shares import SplitSizes, pooled_sizes
 from batchscope.data.spec import CorpusSpec, SplitSpec
@@ -20,6 +21,8 @@ def expected_sizes(jobs: JobFile) -> SplitSizes | None:
     corpus, split = jobs.spec("corpus", CorpusSpec), jobs.spec("split", SplitSpec)
     reviews = corpus.sample or (corpus.synthetic.reviews if corpus.synthetic else None)
     if reviews is None and jobs.layout.corpus.is_file():
+        import pyarrow.parquet as pq
+
         reviews = pq.read_metadata(jobs.layout.corpus).num_rows
     if reviews is None or split.method == "official":
         return None
@@ -38,5 +41,8 @@ def training_examples_on_disk(layout: Layout, specs: Mapping[str, str], codes: M
 
 def count_training_examples(layout: Layout) -> int:
     """Size of the train split on disk."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
     names = pq.read_table(layout.split, columns=["split"])["split"]
     return int(pc.sum(pc.equal(names, "train")).as_py() or 0)
