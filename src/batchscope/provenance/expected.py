@@ -1,7 +1,7 @@
 """The sizes of a study's splits: as they are drawn on disk, or before that as far as they are known.
 
-The Snakefile asks for them at every start. So pyarrow, which takes a quarter of a second, is imported only where there is
-a file.
+The Snakefile asks for them at every start. So pyarrow, which takes a quarter of a second, is imported only where
+there is a file.
 """
 
 from collections.abc import Mapping
