@@ -28,7 +28,10 @@ class Terminal:
         fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
         environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         environment |= {"TERM": "xterm-256color"}
+        # Tests in the background of a shell ignore SIGINT, and so would a child; a program in a terminal does not.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         self.process = subprocess.Popen(command, cwd=folder, stdin=end, stdout=end, stderr=end, env=environment)
+        signal.signal(signal.SIGINT, before)
         os.close(end)
         self.written = ""
 

@@ -201,7 +201,7 @@ def with_lightning(
     """Lightning's ``accumulate_grad_batches``; the logged loss is what ``self.log`` holds after the update."""
     from lightning import LightningModule, Trainer
 
-    class Classifier(LightningModule):  # type: ignore[misc]  # untyped where Lightning is not installed
+    class Classifier(LightningModule):  # type: ignore[misc, unused-ignore]  # untyped where Lightning is not installed
         def __init__(self) -> None:
             super().__init__()
             self.model = model

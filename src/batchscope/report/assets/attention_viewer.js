@@ -200,7 +200,8 @@
   };
   let turn = 0;
   const draw = async () => {
-    const mine = (turn += 1);
+    turn += 1;
+    const mine = turn;
     const [a, b] = await Promise.all(SIDES.map(load));
     const [first, gap] = [a ?? b, find(".gap")];
     if (mine !== turn || !root.clientWidth) return;
@@ -252,12 +253,16 @@
     if (!panel || offsetX < panel.margin || offsetY > panel.size) return;
     point(...[offsetY, offsetX - panel.margin].map((place) => Math.floor((place * panel.map.n) / panel.size)));
   });
-  document.addEventListener("batchscope:filter", () => { SIDES.forEach((side) => offer(side)); draw(); });
+  document.addEventListener("batchscope:filter", () => { for (const side of SIDES) offer(side); draw(); });
   dark.addEventListener("change", () => { choosePaint(); draw(); });
   let width = 0;
-  new ResizeObserver(() => root.clientWidth !== width && draw((width = root.clientWidth))).observe(root);
+  new ResizeObserver(() => {
+    if (root.clientWidth === width) return;
+    width = root.clientWidth;
+    draw();
+  }).observe(root);
   choosePaint();
   find('fieldset[data-side="b"]').hidden = alone;
-  SIDES.forEach((side) => offer(side));
+  for (const side of SIDES) offer(side);
   options(find('select[name="review"]'), data.reviews.map(({ name, title }) => [name, title]), state.review);
 })();
