@@ -346,6 +346,15 @@ def test_what_the_mathematics_depends_on_is_in_the_train_spec(key: str, value: A
     assert concerned and all(before[path] != after[path] for path in concerned)
 
 
+def test_a_policy_chooses_its_engine() -> None:
+    policies = {"ours": {"base_lr": 1e-3}, "theirs": {"base_lr": 1e-3, "engine": "accelerate"}}
+    study = changed(put("lr_policies", policies), put("engine", "manual"))
+    engines = {(cell.policy, spec.engine) for cell, spec in study.train_specs().items()}
+    assert engines == {("ours", "manual"), ("theirs", "accelerate")}
+    assert len(set(study.runs().values())) == len(study.cells()), "engines are not told apart"
+    assert study.report_spec().engines == {"ours": "manual", "theirs": "accelerate"}
+
+
 def test_swapped_values_are_another_spec() -> None:
     """Snakemake alone misses this: it stores a job's params as a set of values."""
     one = changed(put("seeds", [5]), put("budget", {"epochs": 3}))

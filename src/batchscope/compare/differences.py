@@ -12,7 +12,8 @@ from batchscope.provenance.records import CodeDescription
 from batchscope.provenance.stages import STAGES, read_record, verb_of
 from batchscope.report.spec import ReportSpec
 
-SECTIONS = ("data", "models", "budgets", "optimizer", "schedule", "validate_every", "select_from", "engine", "tail") + (
+SECTIONS = ("data", "models", "budgets", "optimizer", "schedule", "validate_every", "select_from", "engines") + (
+    "tail",
     "determinism",
     "noise_scale",
     "branches",

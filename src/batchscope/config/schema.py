@@ -24,6 +24,7 @@ from batchscope.training.schedule import (
     scaled_eps,
     scaled_learning_rate,
 )
+from batchscope.training.spec import Engine
 from batchscope.wording import Wording, plural
 
 NOUN = r"^[^\W\d_]+([ -][^\W\d_]+)*$"
@@ -226,6 +227,9 @@ class LearningRatePolicy(Section):
     """Adam's betas under this policy; those of `optimizer` if unset."""
     eps: PositiveFloat | None = None
     """Adam's ε under this policy; that of `optimizer` if unset."""
+    engine: Engine | None = None
+    """Who accumulates under this policy: `manual` or `accelerate`; the study's `engine` if unset. Two policies that
+    differ in nothing else compare the engines."""
 
     @field_validator("sweep")
     @classmethod
@@ -395,7 +399,7 @@ class Config(Section):
     """The optimizer."""
     schedule: Schedule = Schedule()
     """The learning rate over the updates of a run."""
-    engine: Literal["manual", "accelerate"] = "manual"
+    engine: Engine = "manual"
     """Who accumulates: our own loop or Hugging Face Accelerate; the results are the same."""
     tail: Literal["exact", "naive", "drop"] = "exact"
     """The window left over at the end of an epoch: averaged over its own examples (`exact`), divided as if it were
@@ -457,8 +461,8 @@ class Config(Section):
             raise ValueError("`select_from: all` goes with `validate_every`; without it all validations end an epoch")
         if self.gpus > 1 and self.device not in ("auto", "cuda"):
             raise ValueError(f"`gpus: {self.gpus}` does not go with `device: {self.device}`")
-        if self.gpus > 1 and self.engine == "accelerate":
-            raise ValueError("`gpus` above 1 goes with `engine: manual`")
+        if self.gpus > 1 and "accelerate" in {self.engine, *(one.engine for one in self.lr_policies.values())}:
+            raise ValueError("`gpus` above 1 goes with `engine: manual`, under every LR policy too")
         return self
 
     @model_validator(mode="after")

@@ -47,7 +47,7 @@ from batchscope.training.spec import (
     ValidationSpec,
 )
 
-PROTOCOL = ("study", "data", "models", "optimizer", "schedule", "validate_every", "engine", "tail", "determinism")
+PROTOCOL = ("study", "data", "models", "optimizer", "schedule", "validate_every", "tail", "determinism")
 """Sections of the config that the page states as they are."""
 
 
@@ -154,7 +154,6 @@ class Study(Config):
         same_for_all: dict[str, Any] = {
             "schedule": ScheduleSpec.read(self.schedule.model_dump()),
             "precision": self.precision,
-            "engine": self.engine,
             "tail": self.tail,
             "keep": self.keep,
             "naive_physical_batch_size": self._naive_physical_batch_size(),
@@ -177,6 +176,7 @@ class Study(Config):
                 optimizer=optimizers[cell.policy, cell.batch],
                 seed=cell.seed,
                 budget=budgets[cell.budget],
+                engine=policies[cell.policy].engine or self.engine,
                 **same_for_all,
             )
             for cell in self.cells()
@@ -398,6 +398,7 @@ class Study(Config):
             title=self.report.title,
             budgets=self.named_budgets,
             too_large=self.too_large,
+            engines={name: policy.engine or self.engine for name, policy in self.lr_policies.items()},
             **{name: getattr(self, name) for name in PROTOCOL},
         )
 

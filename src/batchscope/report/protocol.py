@@ -39,7 +39,7 @@ def protocol_table(spec: ReportSpec, summary: pd.DataFrame, cost: pd.DataFrame, 
         ["tokens", f"at most {data.max_length}, {data.truncation.replace('_', ' and ')} kept"],
         ["models", "; ".join(f"{name}: {_model(spec.models[name])}" for name in spec.model_names)],
         ["target batch sizes", listed(f"{batch:,}" for batch in spec.batch_sizes)],
-        ["micro-batch", f"{listed(dict.fromkeys(cost.physical_batch_size))} ({spec.engine} accumulation)"],
+        ["micro-batch", f"{listed(dict.fromkeys(cost.physical_batch_size))} ({_engines(spec)})"],
         ["LR policies", "; ".join(f"{policy}: {rate}" for policy, rate in rates.items())],
         ["schedule", f"{schedule.name}{warmup}"],
         [
@@ -61,6 +61,13 @@ def _model(model: Model) -> str:
     if model.checkpoint is not None:
         return model.checkpoint + (f"@{model.revision}" if model.revision else "")
     return f"{model.architecture} from scratch"
+
+
+def _engines(spec: ReportSpec) -> str:
+    """`manual accumulation`; each LR policy's engine where they differ."""
+    if len(used := set(spec.engines.values())) == 1:
+        return f"{used.pop()} accumulation"
+    return "accumulation: " + "; ".join(f"{engine} under {policy}" for policy, engine in spec.engines.items())
 
 
 def _validations(every: ValidateEvery, select_from: str) -> str:

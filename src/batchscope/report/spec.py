@@ -155,7 +155,8 @@ class ReportSpec(FiguresSpec):
     optimizer: Optimizer
     schedule: Schedule
     validate_every: ValidateEvery | None = None
-    engine: str
+    engines: dict[str, str]
+    """LR policy → who accumulates."""
     tail: str
     determinism: str
 

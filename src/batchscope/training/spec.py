@@ -9,6 +9,7 @@ from batchscope.training.schedule import ScheduleName
 from batchscope.wording import REVIEWS
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Engine = Literal["manual", "accelerate"]
 Tail = Literal["exact", "naive", "drop"]
 
 
@@ -57,7 +58,7 @@ class TrainSpec(Spec):
     optimizer: OptimizerSpec
     schedule: ScheduleSpec
     precision: Precision = "auto"
-    engine: Literal["manual", "accelerate"] = "manual"
+    engine: Engine = "manual"
     tail: Tail = "exact"
     keep: Literal["best", "all", "none"] = "best"
     naive_physical_batch_size: int | None = None
