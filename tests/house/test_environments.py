@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,16 @@ def pins(lines: list[str]) -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for match in matches if match}
 
 
-LOCK = pins([line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")])
+def locked(path: Path) -> dict[str, tuple[str, list[str]]]:
+    """Pin of a lock file, without its marker → marker and SHA-256 of each file that may be installed."""
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [re.split(r"\s+--hash=sha256:", line) for line in text.splitlines() if not line.startswith("#")]
+    requirements = [(requirement.partition(";"), hashes) for requirement, *hashes in lines]
+    return {pin.strip(): (marker.strip(), hashes) for (pin, _, marker), hashes in requirements}
+
+
+LOCKS = {path.name: locked(path) for path in ROOT.glob("requirements*.lock")}
+LOCK = pins(list(LOCKS["requirements.lock"]))
 
 
 def environment(path: Path) -> dict[str, str]:
@@ -110,8 +120,46 @@ def test_the_lock_holds_what_the_package_asks_for() -> None:
 
 
 def test_the_lock_fits_every_machine() -> None:
-    """What depends on the device, torch chooses for itself."""
+    """What only a machine with a GPU needs has a lock of its own."""
     assert not [name for name in LOCK if re.match(r"nvidia-(?!ml-py)|cuda-|triton", name)]
+
+
+def test_every_file_that_may_be_installed_is_known_by_its_hash() -> None:
+    """pip is told to install nothing else, everywhere."""
+    for lock, entries in LOCKS.items():
+        bare = [pin for pin, (_, hashes) in entries.items() if not hashes]
+        assert not bare, f"{lock}: no hashes of {bare}; run `make locks`"
+        assert all(re.fullmatch("[0-9a-f]{64}", hash_) for _, hashes in entries.values() for hash_ in hashes)
+    hashed = "install --no-deps --require-hashes --requirement"
+    for file in ("Makefile", "envs/Dockerfile", "envs/batchscope.def"):
+        text = (ROOT / file).read_text(encoding="utf-8").replace("--no-cache-dir --disable-pip-version-check ", "")
+        assert (
+            re.findall(
+                r"pip install (?!--no-deps --(?:require-hashes|no-build-isolation) )|PIP\) install (?!--no-deps --"
+                r"(?:require-hashes|no-build-isolation) )",
+                text,
+            )
+            == []
+        ), file
+        assert hashed in text, file
+
+
+def test_the_locks_hold_no_package_twice() -> None:
+    """Two versions of one package would replace each other, as the order of installing has it."""
+    assert LOCKS["requirements-cpu.lock"].keys() == {f"torch=={LOCK['torch']}"}
+    names = [name for lock, entries in LOCKS.items() if lock != "requirements-cpu.lock" for name in pins(list(entries))]
+    assert not {name for name in names if names.count(name) > 1}
+
+
+def test_the_lock_of_cuda_holds_what_torch_asks_for() -> None:
+    """Where the installed torch is the build for a GPU; a build for the CPU asks for none."""
+    asked = {
+        match[1] for line in requires("torch") or [] if (match := re.match(r"((?:nvidia|cuda|triton)[\w-]*)", line))
+    }
+    assert {re.sub(r"[-_.]+", "-", name).lower() for name in asked} <= pins(
+        list(LOCKS["requirements-cuda.lock"])
+    ).keys()
+    assert all("sys_platform == 'linux'" in marker for marker, _ in LOCKS["requirements-cuda.lock"].values())
 
 
 def test_the_package_asks_for_what_it_imports() -> None:
@@ -187,8 +235,11 @@ def test_the_images_install_the_lock_and_the_package_without_a_cache() -> None:
     runs = [" ".join(words[1:]) for words in instructions() if words[0] == "RUN"]
     post = re.findall(r"^    (python .*)$", APPTAINER.partition("%post")[2].partition("%environment")[0], re.M)
     for steps in (runs, [step.replace("--no-cache-dir --disable-pip-version-check ", "") for step in post]):
-        assert steps[0] == "python -m pip install --requirement /opt/batchscope/requirements.lock"
-        assert steps[1] == "python -m pip install --no-deps /opt/batchscope"
+        locks = " ".join(
+            f"--requirement /opt/batchscope/{lock}" for lock in ("requirements.lock", "requirements-cuda.lock")
+        )
+        assert steps[0] == f"python -m pip install --no-deps --require-hashes {locks}"
+        assert steps[1] == "python -m pip install --no-deps --no-build-isolation /opt/batchscope"
     assert all("--no-cache-dir" in step for step in post)
     assert ["ENV", "PIP_NO_CACHE_DIR=1"] in [words[:2] for words in instructions()]
 

@@ -197,4 +197,4 @@ def _pins() -> dict[str, str]:
     """Distribution → version in requirements.lock; none outside a checkout."""
     lock = PACKAGE.parents[1] / "requirements.lock"
     lines = lock.read_text(encoding="utf-8").splitlines() if lock.is_file() else []
-    return dict(line.split("==", 1) for line in lines if "==" in line and not line.startswith("#"))
+    return dict(line.split()[0].split("==", 1) for line in lines if "==" in line and not line.startswith("#"))
