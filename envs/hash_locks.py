@@ -1,6 +1,7 @@
 """Writes the hashes of all files of each pinned release into the lock files: `make locks`, after a change of a pin.
 
-`uv` asks the package index. requirements-cpu.lock is left as it is: its wheel is not in the index. Comments, order and markers stay.
+`uv` asks the package index. requirements-cpu.lock stays as it is: its wheel is not in the index. So do comments,
+order and markers of the others.
 """
 
 import re

@@ -74,3 +74,10 @@ def test_a_damaged_memory_is_harmless(folder: Path, tmp_path: Path, damage: byte
     memory.write_bytes(damage)
     assert content_hash(folder, memory) == before
     assert content_hash(folder, memory) == before
+
+
+def test_the_text_itself_stays_the_same() -> None:
+    """Every fingerprint on users' disks is a hash of it."""
+    assert canonical_json({"b": [1, 0.00005], "a": {"ü": None}}) == '{"a":{"ü":null},"b":[1,5e-05]}'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json({"a": float("nan")})

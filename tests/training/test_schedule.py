@@ -32,3 +32,14 @@ def test_linear_and_cosine_fall_from_one_towards_zero():
     cosine = [schedule_factor("cosine", update, 10) for update in range(10)]
     assert cosine == pytest.approx([(1 + math.cos(math.pi * update / 10)) / 2 for update in range(10)])
     assert min(*linear, *cosine) > 0
+
+
+def test_linear_and_cosine_fall_from_one_after_the_warm_up():
+    after = [step / 6 for step in range(6)]  # of 10 updates, 4 warm up
+    linear, cosine = ([schedule_factor(name, update, 10, 4) for update in range(10)] for name in ("linear", "cosine"))
+    assert linear == pytest.approx([0.2, 0.4, 0.6, 0.8, *(1 - share for share in after)])
+    assert cosine == pytest.approx([0.2, 0.4, 0.6, 0.8, *((1 + math.cos(math.pi * share)) / 2 for share in after)])
+
+
+def test_a_constant_rate_ignores_a_reference_batch_size():
+    assert scaled_learning_rate(1e-3, "none", 256, 64) == 1e-3

@@ -1,5 +1,7 @@
 """Windows, orders and micro-batches are a pure function of their arguments and cover exactly what they should."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -86,3 +88,16 @@ def test_order_is_a_permutation_that_differs_by_seed_and_epoch_alone():
 def test_streams_of_different_purpose_are_independent():
     seeds = {stream_seed(seed, purpose, n) for seed in range(5) for purpose in ("order", "dropout") for n in range(50)}
     assert len(seeds) == 500
+
+
+def test_orders_are_those_of_earlier_releases():
+    """Another stream would be another training under the same fingerprint."""
+    key = int.from_bytes(hashlib.sha256(b"3:order:2").digest()[:8], "little")
+    assert stream_seed(3, "order", 2) == key
+    order = np.random.Generator(np.random.Philox(key=key)).permutation(50)
+    assert epoch_order(50, 3, 2).tolist() == order.tolist()
+
+
+def test_the_naive_loss_divides_by_whole_accumulation_steps():
+    (window,) = windows(5, 5, BudgetSpec(epochs=1))
+    assert loss_scale(window, 2, 5, "naive", 2) == 1 / (2 * 3)
