@@ -92,3 +92,24 @@ def test_the_trainings_of_a_cell_are_marks_in_one_line(tmp_path: Path) -> None:
         "···········  modernbert/bs16/constant",
         "···········  modernbert/bs40/constant",
     ]
+
+
+def test_a_long_message_is_wrapped_and_not_cut_off(tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path, tiny_config(seeds=[1]))
+    message = "the disk is full: free some space below results/, then start the workflow again, which resumes " * 2
+    write_json(jobs.layout.process(f"train/{RUN}"), process(jobs, phase="failed", message=message.strip()))
+    file = io.StringIO()
+    console = Console(file=file, width=80, height=24, force_terminal=False, markup=False, highlight=False)
+    console.print(_fitted(frame(jobs), console))
+    assert " ".join(message.split()) in " ".join(file.getvalue().split())
+
+
+def test_between_two_jobs_nobody_is_told_to_start_the_workflow(tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path, tiny_config())
+    jobs.file()
+    look = Watcher(jobs.layout).look()
+    idle, between = (
+        frame_of(look._replace(since_last_end=seconds), jobs.layout, Forecaster()).head for seconds in (31, 29)
+    )
+    assert "Nothing is at work" in idle[2].plain
+    assert between[2].plain.startswith("Time left:")

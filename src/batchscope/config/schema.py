@@ -11,6 +11,7 @@ from batchscope.config.architectures import mistakes
 from batchscope.config.claims import Claims, Factor
 from batchscope.config.insight import Insight
 from batchscope.config.section import Fraction, Name, PositiveFloat, PositiveInt, Section
+from batchscope.data.layout import table_ending
 from batchscope.data.shares import pooled_sizes
 from batchscope.errors import counted
 from batchscope.model.folder import model_files
@@ -40,8 +41,13 @@ HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 
 def location(name: str) -> Literal["local", "hub"]:
-    """Whether a source or checkpoint is a path or a hub id: an existing path is a path, then the looks decide."""
-    return "local" if path_exists(name) or not HUB_ID.match(name) or name.startswith(".") else "hub"
+    """Whether a source or checkpoint is a path or a hub id: an existing path is a path, then the looks decide.
+
+    The name of a table, such as ``data/reviews.csv``, is a path: a misspelt one is not looked for on the hub.
+    """
+    if path_exists(name) or not HUB_ID.match(name) or name.startswith(".") or table_ending(Path(name)):
+        return "local"
+    return "hub"
 
 
 def path_exists(name: str) -> bool:

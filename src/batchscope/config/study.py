@@ -512,7 +512,10 @@ class Study(Config):
             (f"models.{name}.checkpoint", model.checkpoint) for name, model in self.models.items() if model.checkpoint
         ]:
             if source != "synthetic" and location(source) == "local" and not path_exists(source):
-                raise UserError(f"{key}: there is no file or folder {shown(source)}; a hub id looks like 'owner/name'")
+                below = "" if Path(source).expanduser().is_absolute() else f" below {shown(str(Path.cwd()))}"
+                raise UserError(
+                    f"{key}: there is no file or folder {shown(source)}{below}; a hub id looks like 'owner/name'"
+                )
         review = self.data.label_review
         if review is not None and not (path_exists(review) and Path(review).expanduser().is_file()):
             raise UserError(f"data.label_review: there is no file {shown(review)}")

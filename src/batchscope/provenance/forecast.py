@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from batchscope.data.spec import TokensSpec
+from batchscope.config.errors import shown
+from batchscope.data.spec import CorpusSpec, TokensSpec
 from batchscope.data.tokens import load_tokens
 from batchscope.files import read_json
 from batchscope.provenance.fingerprint import canonical_json, file_hash
@@ -40,7 +41,7 @@ def forecast(planned: list[PlannedJob], jobs: JobFile, machine: Machine | None =
     stay = [run for run in jobs.subjects("train") if run not in again]
     read = {run: stored_manifest(jobs.layout.run(run) / MANIFEST) for run in stay}
     finished = {run: manifest for run, manifest in read.items() if manifest is not None}
-    notes = [*places.of_finished_runs(finished), *_too_large(planned, jobs)]
+    notes = [*places.of_finished_runs(finished), *_too_large(planned, jobs), *_from_the_hub(planned, jobs)]
     wall = wall_seconds(planned, *machine) if machine else None
     return Outlook(notes, wall, machine)
 
@@ -116,6 +117,21 @@ def _too_large(planned: list[PlannedJob], jobs: JobFile) -> Iterator[str]:
             f"target_batch_sizes: {batch:,} is above the {examples:,} training examples, so its runs will fail: give "
             "a smaller one, or use more data."
         )
+
+
+def _from_the_hub(planned: list[PlannedJob], jobs: JobFile) -> Iterator[str]:
+    """A sentence that names what will be read from the hub: a misspelt path looks like a hub id."""
+    names = [job.name for job in planned]
+    ids = [jobs.spec("corpus", CorpusSpec)] if "corpus" in names else []
+    found = [one.source for one in ids if one.kind == "hub" and one.source]
+    for name in names:
+        if verb_of(name) == "tokenize":
+            model = jobs.spec(name, TokensSpec).model
+            if model.checkpoint and model.content is None:
+                found.append(model.checkpoint)
+    if found:
+        listed = ", ".join(shown(one) for one in found)
+        yield f"From the Hugging Face hub, because there is no such file or folder here: {listed}."
 
 
 def _data_layout(planned: dict[str, PlannedJob], jobs: JobFile) -> Layout | None:

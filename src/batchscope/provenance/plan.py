@@ -146,9 +146,15 @@ def dry_run(
             check=False,
         )
         if done.returncode != 0:
-            raise UserError(f"snakemake refuses:\n{done.stdout.strip()}")
+            raise UserError(_refusal(done.stdout))
         events = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
         return events, read_job_file(next(Path(folder).glob("*.json")))
+
+
+def _refusal(output: str) -> str:
+    """Why Snakemake stopped: Batchscope's own message where there is one, else all that Snakemake said."""
+    _, own, message = f"\n{output}".partition("\nbatchscope: ")
+    return message.partition('\n  File "')[0].strip() if own else f"snakemake refuses:\n{output.strip()}"
 
 
 def _planned(event: dict[str, Any], makers: dict[str, str], jobs: JobFile) -> PlannedJob:

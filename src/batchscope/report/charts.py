@@ -250,7 +250,7 @@ def sweep_chart(rows: Rows) -> Chart:
     cells = base.mark_rect().encode(
         color=alt.condition(
             sound,
-            alt.Color("y:Q", scale=scale, legend=alt.Legend(format=PERCENT, title="validation accuracy")),
+            alt.Color("y:Q", scale=scale, legend=alt.Legend(format=PERCENT, tickCount=3, title="validation accuracy")),
             alt.value(GREY),
         )
     )

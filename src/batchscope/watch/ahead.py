@@ -46,6 +46,11 @@ def gpus_of(job: str, jobs: JobFile) -> int:
     return jobs.settings.gpus if verb_of(job) == "train" else 1
 
 
+def _seen_in_use(job: str, jobs: JobFile) -> int:
+    """Cores that a running job proves: Snakemake gives ``tokenize`` one of its two where there is no other."""
+    return threads_of(job, jobs) if verb_of(job) in RUNS_A_MODEL else 1
+
+
 MEASURES = ("calibration", "geometry", "divergence", "errors", "embedding")
 """The measures of a study that are drawn and shown."""
 
@@ -141,7 +146,7 @@ class Forecaster:
 
     def _left(self, look: Look) -> Left:
         jobs, running = look.jobs, [name for name, job in look.active.items() if job.state == "running"]
-        self._in_use = max(self._in_use, sum(threads_of(name, jobs) for name in running))
+        self._in_use = max(self._in_use, sum(_seen_in_use(name, jobs) for name in running))
         self._gpus = max(self._gpus, sum(gpus_of(name, jobs) for name in running))
         subjects: dict[str, list[str]] = {}
         for name in look.states:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from rich.console import Console
 from rich.text import Text
 
 from batchscope.errors import counted
@@ -48,6 +49,8 @@ COLUMNS: dict[str, tuple[State, ...]] = {
 }
 UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Categories of characters that have no shape of their own, or change those around them."""
+BETWEEN_JOBS_SECONDS = 30.0
+"""After the end of a job in which the workflow may be starting the next one."""
 STALLED_SECONDS = 60.0
 """Without an update, after which a running training is said to stand still."""
 
@@ -70,12 +73,13 @@ class Frame(NamedTuple):
         parts = [self.head, _titled("did not finish", self.failures), _titled("at work", self.running), self.stages]
         return _joined([*parts, self.trainings, self.jobs])
 
-    def within(self, height: int) -> list[Text]:
-        """At most ``height`` lines; each section says how much of it is left out."""
+    def within(self, height: int, width: int) -> list[Text]:
+        """At most ``height`` lines; each section says how much of it is left out. Messages and logs are wrapped."""
         room = height - len(self.head)
         stages = self.stages if room >= len(self.stages) + 6 else []
         room -= len(stages) + bool(stages)
-        failures = _cut(_titled("did not finish", self.failures), max(3, room // 2) if self.running else room - 1)
+        wrapped = [[part for line in block for part in _wrapped(line, width)] for block in self.failures]
+        failures = _cut(_titled("did not finish", wrapped), max(3, room // 2) if self.running else room - 1)
         room -= len(failures) + bool(failures)
         running = _cut(_titled("at work", self.running), room - 1)
         room -= len(running) + bool(running)
@@ -130,25 +134,29 @@ def _head(look: Look, layout: Layout, left: Left) -> list[Text]:
     bar = "█" * (20 * done // total) + "░" * (20 - 20 * done // total)
     line = Text.assemble((bar, "green"), f" {done:,} of {counted(total, 'job')}")
     line.append(f", {trainings.count('done'):,} of {counted(len(trainings), 'training')}")
-    return [title, line, Text(_left_in_words(look, left))]
+    return [title, line, *map(Text, _left_in_words(look, left))]
 
 
-def _left_in_words(look: Look, left: Left) -> str:
+def _left_in_words(look: Look, left: Left) -> list[str]:
     if finished(look):
-        return "Everything is done."
+        return ["Everything is done."]
     least = "at least " if left.unmeasured else "about "
-    with_cores = f"with {counted(left.cores, 'core')}" if left.cores else ""
-    if not any(job.state in ("running", "waiting") for job in look.active.values()):
+    rest = f" with {counted(left.cores, 'core')}" if left.cores else ""
+    rest += f", and {counted(left.unmeasured, 'job')} of unknown length" if left.unmeasured else ""
+    busy = any(job.state in ("running", "waiting") for job in look.active.values())
+    if not busy and look.since_last_end > BETWEEN_JOBS_SECONDS:
         idle = "Nothing is at work: start the workflow, or start it again."
-        return f"{idle} Left: {least}{duration(left.seconds)} {with_cores}." if left.seconds else idle
+        return [idle, f"Left: {least}{duration(left.seconds)}{rest}."] if left.seconds else [idle]
     if left.seconds is None:
-        return "Time left: unknown, because no job like these was measured yet."
-    return f"Time left: {least}{duration(left.seconds)} {with_cores}."
+        return ["Time left: unknown until jobs like these have been measured."]
+    return [f"Time left: {least}{duration(left.seconds)}{rest}."]
 
 
 def _failure(job: Job, layout: Layout) -> list[Text]:
     log = layout.log(job.name)
-    lines = [Text.assemble((f"{GLYPHS[job.state]} {shown(job.name)}", STYLES[job.state]), f"  {ended_in_words(job)}")]
+    lines = [Text.assemble((f"{GLYPHS[job.state]} {shown(job.name)}", STYLES[job.state]), f"  {_ended(job)}")]
+    if gone := _vanished(job):
+        lines.append(Text(f"    {gone}"))
     message = job.process.get("message", "") if job.process else ""
     lines += [Text(f"    {shown(line)}") for line in message.splitlines()[:LOG_LINES]]
     lines.append(Text(f"    {shown(log.as_posix())}", "dim"))
@@ -163,30 +171,34 @@ def _repeats(line: str, message: str) -> bool:
 
 
 def ended_in_words(job: Job) -> str:
-    """How a job ended, and when."""
+    """How a job ended, when, and what is known of its process."""
+    return f"{_ended(job)}: {gone}" if (gone := _vanished(job)) else _ended(job)
+
+
+def _ended(job: Job) -> str:
     ago = f"{duration(job.seconds)} ago"
     if job.process is None:
         return f"failed: its log ends {ago}, without saying that it is done"
+    far = f" after update {job.progress['update']:,}" if job.progress else ""
+    return f"{'killed or cut off' if job.state == 'silent' else job.state}{far}, {ago}"
+
+
+def _vanished(job: Job) -> str:
+    """What is known of a process that could not say how it ended; empty for any other."""
+    if job.process is None or job.state not in ("killed", "silent"):
+        return ""
     where = f"process {job.process['pid']} on {shown(job.process['host'])}"
     where += f" (SLURM job {shown(job.process['slurm_job'])})" if "slurm_job" in job.process else ""
-    far = _reached(job)
-    match job.state:
-        case "killed":
-            return f"killed{far}: {where} is gone; it last wrote {ago}"
-        case "silent":
-            return f"killed or cut off{far}: {where} last wrote {ago}, and it writes every few seconds"
-        case "stopped":
-            return f"stopped{far}, {ago}"
-    return f"failed{far}, {ago}"
-
-
-def _reached(job: Job) -> str:
-    return f" after update {job.progress['update']:,}" if job.progress else ""
+    if job.state == "killed":
+        return f"{where} is gone, by SIGKILL, out of memory or in a crash"
+    return f"{where} has not written since then, and it writes every few seconds"
 
 
 def _at_work(job: Job, look: Look, forecaster: Forecaster) -> list[Text]:
     process, progress = job.process, job.progress
     where = f"  {shown(process['host'])}" if process else ""
+    if process and progress is None and (seconds := time.time() - process["started"]) >= 1:
+        where += f", for {duration(seconds)}"
     lines = [Text.assemble((f"{GLYPHS[job.state]} {shown(job.name)}", STYLES[job.state]), (where, "dim"))]
     if progress is None:
         if job.state == "waiting":
@@ -270,6 +282,16 @@ def _titled(title: str, blocks: Sequence[list[Text]]) -> list[Text]:
     if not blocks:
         return []
     return [Text(f"{counted(len(blocks), 'job')} {title}", "bold"), *(line for block in blocks for line in block)]
+
+
+def _wrapped(line: Text, width: int) -> list[Text]:
+    """An indented line, in pieces of at most ``width`` cells with the same indentation; others as they are."""
+    indent = len(line.plain) - len(line.plain.lstrip(" │"))
+    if not indent or line.cell_len <= width or width < 4 * indent:
+        return [line]
+    lead = line.plain[:indent]
+    pieces = line[indent:].wrap(Console(), width - indent)
+    return [Text(lead, line.style).append_text(piece) for piece in pieces]
 
 
 def _cut(lines: list[Text], most: int) -> list[Text]:

@@ -73,7 +73,7 @@ def _print(console: Console, frame: Frame) -> None:
 def _fitted(frame: Frame, console: Console) -> Group:
     """The lines that the terminal has room for, each within its width."""
     lines: list[Text] = []
-    for line in frame.within(console.height - 1):
+    for line in frame.within(console.height - 1, console.width):
         line.truncate(console.width, overflow="ellipsis")
         line.no_wrap = True
         lines.append(line)

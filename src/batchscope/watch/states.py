@@ -4,6 +4,7 @@ Nothing is asked of a process, and nothing is locked or written: whoever watches
 reads only what has changed since the last one.
 """
 
+import math
 import os
 import re
 import time
@@ -19,7 +20,7 @@ from batchscope.provenance.stages import STAGES, read_record, subject_of, verb_o
 from batchscope.provenance.studies import jobs_in, newest_job_file, wanted_jobs
 from batchscope.watch.pulse import BEAT_SECONDS, FIRST_RANK, machine, started_ticks
 from batchscope.watch.records import JobProcess, Progress
-from batchscope.watch.tree import Tree
+from batchscope.watch.tree import Stamp, Tree
 
 State = Literal["done", "running", "waiting", "stopped", "killed", "silent", "failed", "to do"]
 ENDED_BADLY: tuple[State, ...] = ("failed", "killed", "silent", "stopped")
@@ -58,6 +59,8 @@ class Look(NamedTuple):
     """The jobs that are neither done nor still to do."""
     doubtful: bool
     """Whether a process on another machine may have died: another look after ``CONFIRMING_SECONDS`` will tell."""
+    since_last_end: float
+    """Seconds since a job last succeeded; infinite where none did."""
 
 
 class Watcher:
@@ -76,6 +79,7 @@ class Watcher:
         self._recorded: set[str] = set()
         self._done: set[str] = set()
         self._logged: set[str] = set()
+        self._last_end = -math.inf
         self._ends: dict[str, tuple[int, int, bool]] = {}
         self._beats: dict[str, tuple[int, float]] = {}
 
@@ -92,7 +96,7 @@ class Watcher:
         wanted = dict.fromkeys([*self._wanted, *active])
         states: dict[str, State] = {name: "done" if name in self._done else "to do" for name in wanted}
         states |= {name: job.state for name, job in active.items()}
-        return Look(self._jobs, states, active, doubtful)
+        return Look(self._jobs, states, active, doubtful, self.clock() - self._last_end)
 
     # ------------------------------------------------------------------------------------------------ what is done
 
@@ -106,9 +110,10 @@ class Watcher:
         self._wanted, self._expected = wanted_jobs(self._jobs), {}
         self._done = {name for name in self._recorded if self._is_done(name)}
 
-    def _note(self, changes: Mapping[str, object]) -> None:
+    def _note(self, changes: Mapping[str, Stamp | None]) -> None:
         """Take note of new, other and deleted records."""
         for path, stamp in changes.items():
+            self._last_end = max(self._last_end, stamp.modified / 1e9 if stamp else -math.inf)
             name = path.removesuffix(".json")
             (self._recorded.discard if stamp is None else self._recorded.add)(name)
             (self._done.add if stamp is not None and self._is_done(name) else self._done.discard)(name)

@@ -86,9 +86,10 @@
       return;
     }
     Object.assign(spec, { width, height: 23 * rows.length + 4, autosize: { type: "fit-x", contains: "padding" }, padding: { left: 0, top: 2, bottom: 2, right: 6 } });
-    const limit = Math.min(290, width * 0.46);
-    for (const layer of spec.layer) if (layer.encoding.y?.axis) layer.encoding.y.axis.labelLimit = limit;
-    if (width > 520) return;
+    const narrow = width <= 520;
+    const labels = narrow ? { labelLimit: width * 0.58, labelFontSize: 10 } : { labelLimit: Math.min(290, width * 0.46) };
+    for (const layer of spec.layer) if (layer.encoding.y?.axis) Object.assign(layer.encoding.y.axis, labels);
+    if (!narrow) return;
     spec.layer = spec.layer.filter((layer) => layer.mark.type !== "text");
   };
   const embed = (node, chart, state, rows, width, light) => {
