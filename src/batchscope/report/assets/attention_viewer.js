@@ -71,7 +71,8 @@
     });
     return { n: labels.length, labels, values: found };
   };
-  const topOf = (...both) => Math.max(1e-6, ...both.filter(Boolean).flatMap((maps) => maps.largest));
+  /** The weight of the darkest colour: the largest one, but as in the figures at least 27 / n, so that even attention is light. */
+  const topOf = (kind, ...both) => Math.max(1e-6, ...both.filter(Boolean).flatMap((maps) => [...maps.largest, kind === "weight" ? Math.min(1, 27 / maps.n) : 0]));
   /** The context of a canvas, sized in CSS pixels, for text in a colour. */
   const sized = (canvas, width, height, text) => {
     Object.assign(canvas, { width: Math.round(width * ratio), height: Math.round(height * ratio) });
@@ -156,7 +157,7 @@
         if (!layer) context.fillText(String(head), left + thumb / 2, label / 2);
         const [values, others] = [weightsOf(shown, layer, head), kind === "change" && weightsOf(b, layer, head)];
         if (others) others.forEach((value, cell) => { values[cell] = value - values[cell]; });
-        const image = picture(context, Math.floor((thumb - 2) * ratio), shown.n, values, topOf(a, b), kind);
+        const image = picture(context, Math.floor((thumb - 2) * ratio), shown.n, values, topOf(kind, a, b), kind);
         context.putImageData(image, Math.round(left * ratio), Math.round(top * ratio));
       }
     }
@@ -220,7 +221,7 @@
       const figure = find(`figure[data-map="${name}"]`);
       figure.hidden = !made[name] || !["all", name].includes(state.view);
       if (maps) find("figcaption", figure).textContent = described(name, maps);
-      if (!figure.hidden) panels.push({ canvas: find("canvas", figure), map: made[name], kind: maps ? "weight" : "change", top: topOf(a, b), name: title });
+      if (!figure.hidden) panels.push({ canvas: find("canvas", figure), map: made[name], kind: maps ? "weight" : "change", top: topOf(maps ? "weight" : "change", a, b), name: title });
     }
     panels.forEach(drawPanel);
     point(...(state.at ?? []));
