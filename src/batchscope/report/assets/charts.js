@@ -85,11 +85,11 @@
       spec.spec.width = Math.floor((width - 58 - 24 * (columns - 1)) / columns);
       return;
     }
-    Object.assign(spec, { width, height: 23 * rows.length + 4, autosize: { type: "fit-x", contains: "padding" }, padding: { left: 0, top: 2, bottom: 2, right: 6 } });
-    const narrow = width <= 520;
-    const labels = narrow ? { labelLimit: width * 0.58, labelFontSize: 10 } : { labelLimit: Math.min(290, width * 0.46) };
+    Object.assign(spec, { width, height: (width > 520 ? 23 : 30) * rows.length + 4, autosize: { type: "fit-x", contains: "padding" }, padding: { left: 0, top: 2, bottom: 2, right: 6 } });
+    const labels = { labelLimit: Math.min(290, width * 0.46) };
+    if (width <= 520) Object.assign(labels, { labelFontSize: 10.5, labelExpr: "split(replace(datum.label, regexp(' · (?=.{0,24}$)'), '\\n'), '\\n')" });
     for (const layer of spec.layer) if (layer.encoding.y?.axis) Object.assign(layer.encoding.y.axis, labels);
-    if (!narrow) return;
+    if (width > 520) return;
     spec.layer = spec.layer.filter((layer) => layer.mark.type !== "text");
   };
   const embed = (node, chart, state, rows, width, light) => {
