@@ -104,7 +104,11 @@ def train_specs(study: Study) -> dict[Cell, str]:
         ("data.synthetic", {"reviews": 5}, "data: `synthetic` settings go with `source: synthetic`"),
         ("data.source", "./no/such/folder", "data: `revision` goes with a hub id"),
         ("models.bert", {"checkpoint": "./nowhere"}, "models.bert.checkpoint: there is no file or folder './nowhere'"),
-        ("data", {"source": "data/tickts.csv", "text": "a", "label": "b"}, "data.source: there is no file or folder 'data"),
+        (
+            "data",
+            {"source": "data/tickts.csv", "text": "a", "label": "b"},
+            "data.source: there is no file or folder 'data",
+        ),
         ("models.bert", {}, "models.bert: give either `checkpoint` or `architecture`"),
         ("models.bert.architecture", "bert", "models.bert: give either `checkpoint` or `architecture`"),
         ("models", {}, "models: .*at least 1"),
