@@ -114,6 +114,7 @@ WALL_CLOCK = {
     "cli/main": "the start of the process, for the log",
     "provenance/clean": "the age of files",
     "watch/ahead": "the start of a job, which another process wrote",
+    "watch/frame": "the same",
 }
 
 
