@@ -133,7 +133,7 @@ def divergence_figure(spec: FiguresSpec, tables: AttentionTables, model: str, ti
         above.set_yscale("log")
         _plain_log(above)
         below.set_xlabel("layer")
-        below.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        below.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     axes[0, 0].set_ylabel("Jensen–Shannon divergence, bits")
     axes[1, 0].set_ylabel("batch sizes ÷ seeds")
     reviews = int(tables.layers.reviews.max()) if tables.layers.reviews.notna().any() else 0
@@ -378,7 +378,7 @@ def _over_batch_sizes(axis: Axes, spec: FiguresSpec, means: pd.DataFrame, model:
                 axis.plot(one.layer, one[column], color=colour, linewidth=0.6, alpha=0.4, zorder=2)
             mean = part.groupby("layer")[column].mean()
             _line(axis, mean.index, mean, colour, sliding)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
 
 
 def _panels(spec: FiguresSpec, columns: int, width: float) -> tuple[Any, Figure]:

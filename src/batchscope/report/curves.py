@@ -67,7 +67,7 @@ def validation_figure(spec: FiguresSpec, history: pd.DataFrame, model: str, titl
             axis.plot(best.epoch, best.accuracy, "o", color=colour, markersize=5, markeredgecolor="white")
         axis.set_title(f"{policy} LR policy")
         axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes[0].set_ylabel("validation accuracy")
     axes[0].yaxis.set_major_formatter(FuncFormatter(_percent))
     which = "the one its test accuracy comes from"

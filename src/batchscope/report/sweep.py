@@ -136,7 +136,7 @@ def best_of_n(spec: FiguresSpec, best: pd.DataFrame, model: str) -> Figure:
             axis.plot(line.trials, line.expected_validation_accuracy, "o-", color=colour, markersize=4)
         axis.set_title(f"{policy}, {budget}" if spec.several_budgets else f"{policy} LR policy")
         axis.set_xlabel("learning rates tried")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes[0].set_ylabel("expected validation accuracy of the best")
     axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
     note = "n rates drawn with replacement from those of the sweep (Dodge et al. 2019). A steep line needs its tuning."
