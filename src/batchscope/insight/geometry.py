@@ -17,12 +17,13 @@ from batchscope.errors import counted
 from batchscope.evaluation.records import Metrics
 from batchscope.files import atomic, read_json, read_json_lines
 from batchscope.hardware.device import pick_device
+from batchscope.insight.chosen import chosen_cells
 from batchscope.insight.loss_surface import ExampleBatch, LossSurface, count_of, drawn_examples, pooled_features
 from batchscope.insight.records import CheckpointGeometry, GeometryOfRun
 from batchscope.insight.spec import GeometrySpec
 from batchscope.model.checkpoint import load_checkpoint
 from batchscope.provenance.layout import Layout, checkpoints_of
-from batchscope.report.spec import GridCell, TablesSpec
+from batchscope.report.spec import GridCell
 from batchscope.statistics.divergence import Pair, batch_seed_ratio
 from batchscope.statistics.geometry import (
     FEWEST_RUNS,
@@ -33,7 +34,6 @@ from batchscope.statistics.geometry import (
     pairs_of_runs,
 )
 from batchscope.statistics.grid import cells_by
-from batchscope.statistics.sweep import choices, chosen_grid, chosen_rates, trials
 
 FILES = ("geometry", "geometry_pairs", "geometry_paths", "geometry_ratio", "geometry_correlations")
 SHARPNESS = ("average", "one_step", "adaptive")
@@ -77,7 +77,7 @@ def compare_geometry(spec: GeometrySpec, study_folder: Path, device_wanted: str)
         tokens = load_tokens(layout.tokens(model) / "train.arrow")
         return Runs(layout, drawn_examples(tokens, spec.examples, device), spec.path_points).between
 
-    write_geometry(_chosen(spec, layout), layout, spec.pairs, opened)
+    write_geometry(chosen_cells(spec.cells, layout), layout, spec.pairs, opened)
 
 
 def write_geometry(
@@ -102,18 +102,6 @@ def write_geometry(
     for name, rows in tables.items():
         with atomic(layout.study / "tables" / f"{name}.csv") as temporary:
             pd.DataFrame(rows, columns=None if rows else ["model"]).to_csv(temporary, index=False)
-
-
-def _chosen(spec: GeometrySpec, layout: Layout) -> tuple[GridCell, ...]:
-    """The cells of the grid, of each sweep those with the learning rate that validation chose."""
-    counts = {}
-    for cell in spec.cells:
-        if cell.candidate_of is not None:
-            metrics: Metrics = read_json(layout.run(cell.run) / "metrics.json")
-            best = metrics["validation"]["best"]
-            counts[cell.run] = best["correct"], best["examples"]
-    rates = chosen_rates(choices(trials(spec.cells, counts)))
-    return chosen_grid(TablesSpec(cells=spec.cells), rates).cells
 
 
 # ------------------------------------------------------------------------------------------------------- one run
