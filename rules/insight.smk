@@ -239,6 +239,77 @@ rule geometry:
         command("geometry", "--threads {threads}")
 
 
+# The checkpoints of the epochs, which `keep: all` keeps, are named by the run's manifest.
+
+
+rule cartography_measures:
+    input:
+        train=rules.tokenize.output.train,
+        history=rules.train.output.history,
+        manifest=rules.train.output.manifest,
+    output:
+        f"{RUN}/cartography.parquet",
+    log:
+        f"{STUDY_FOLDER}/logs/cartography_measures/{RUN_NAME}.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/cartography_measures/{RUN_NAME}.tsv"
+    conda:
+        "../envs/train.yaml"
+    threads: STUDY.model_threads
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(60),
+        gpu=GPU,
+    params:
+        spec=STUDY.cartography_measures_spec().fingerprint(),
+        code=CODE["cartography_measures"],
+        jobs=job_file,
+    message:
+        f"follow the training examples of {RUN_IN_WORDS}"
+    shell:
+        command(f"cartography_measures/{RUN_OF_JOB}", "--threads {threads}")
+
+
+rule cartography:
+    input:
+        of_all_runs("cartography.parquet"),
+        of_all_runs("metrics.json"),
+    output:
+        examples=report(
+            update(f"{STUDY_FOLDER}/tables/cartography.csv"),
+            category="Errors",
+            labels={
+                "models": "all, training examples",
+                "shows": "table",
+                "format": "table",
+            },
+            caption="../workflow/report/cartography.rst",
+        ),
+        others=[
+            update(f"{STUDY_FOLDER}/tables/cartography_{name}.csv")
+            for name in ("regions", "pairs", "ratio")
+        ],
+    log:
+        f"{STUDY_FOLDER}/logs/cartography.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/cartography.tsv"
+    localrule: True
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        spec=SPECS.get("cartography"),
+        code=CODE["cartography"],
+        jobs=job_file,
+    message:
+        "map the training examples"
+    shell:
+        command("cartography")
+
+
 # The embedding reads the margins of the predictions and the verdicts of `errors` over all runs.
 
 

@@ -61,6 +61,7 @@ rule figures:
         f"{STUDY_FOLDER}/tables/branches.csv" if BRANCHED_RUNS else [],
         rules.calibration.output if STUDY.insight.calibration.enabled else [],
         rules.geometry.output if STUDY.insight.geometry.enabled else [],
+        rules.cartography.output if STUDY.insight.cartography.enabled else [],
         rules.divergence.output if STUDY.insight.attention.enabled else [],
         rules.errors.output if STUDY.insight.errors.enabled else [],
         rules.embedding.output if EMBEDDED_CELLS else [],
@@ -105,6 +106,9 @@ rule page:
             rules.calibration.output if STUDY.insight.calibration.enabled else []
         ),
         geometry=rules.geometry.output if STUDY.insight.geometry.enabled else [],
+        cartography=(
+            rules.cartography.output if STUDY.insight.cartography.enabled else []
+        ),
         divergence=rules.divergence.output if STUDY.insight.attention.enabled else [],
         errors=rules.errors.output if STUDY.insight.errors.enabled else [],
         embedding=rules.embedding.output if EMBEDDED_CELLS else [],

@@ -79,6 +79,11 @@ def train_specs(study: Study) -> dict[Cell, str]:
         ("validate_every", {}, "validate_every: give exactly one of `updates` and `samples`"),
         ("validate_every", {"updates": 0}, "validate_every.updates: must be above 0 .*0"),
         ("select_from", "all", "`select_from: all` goes with `validate_every`"),
+        (
+            "insight",
+            {"cartography": {"enabled": True}},
+            "insight.cartography.enabled: true reads the checkpoint of every epoch, and `keep: best`.* Set `keep: all`",
+        ),
         ("select_from", "some", "select_from: must be `epoch_ends` or `all` .*'some'"),
         ("budgets", {}, "budgets: must be .* at least 1"),
         ("budgets", {"long": {}}, "budgets.long: give exactly one of `epochs`, `updates` and `samples`"),

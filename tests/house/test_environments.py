@@ -78,8 +78,8 @@ from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
 on = {"enabled": True}
-insight = {"attention": on, "errors": on, "geometry": on}
-everything = {"branch": {"at": [1000], "samples": 5000}, "insight": insight}
+insight = {"attention": on, "errors": on, "geometry": on, "cartography": on}
+everything = {"branch": {"at": [1000], "samples": 5000}, "insight": insight, "keep": "all"}
 with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
     config, cores = ConfigSettings(config=everything), ResourceSettings(cores=1)
     workflow = api.workflow(cores, config, snakefile=Path(sys.argv[1]), workdir=Path(sys.argv[2]))._workflow

@@ -35,10 +35,12 @@ def test_every_job_of_the_study_has_a_spec() -> None:
     }
     measured = CONFIG | {
         "branch": {"at": [64], "samples": 512},
-        "insight": {"attention": {"enabled": True}, "errors": {"enabled": True}, "geometry": {"enabled": True}},
+        "insight": {name: {"enabled": True} for name in ("attention", "errors", "geometry", "cartography")},
+        "keep": "all",
     }
-    further = {"errors", "embedding", "divergence", "geometry"}
-    further |= {f"{verb}/{run}" for verb in ("features", "attention_measures", "geometry_measures")}
+    further = {"errors", "embedding", "divergence", "geometry", "cartography"}
+    per_run = ("features", "attention_measures", "geometry_measures", "cartography_measures")
+    further |= {f"{verb}/{run}" for verb in per_run}
     assert set(Study.from_mapping(measured).job_specs()) == jobs | further
     assert {job.partition("/")[0] for job in jobs | further} == set(STAGES)
 

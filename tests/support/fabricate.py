@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fabricate_attention import windows_of, write_attention_tables
+from fabricate_cartography import write_cartography
 from fabricate_data import BINARY, CERTIFICATE, TEXT, audit, reviews, shared_out
 from fabricate_reviews import write_test_reviews
 from PIL import Image
@@ -81,6 +82,8 @@ class Story:
     """Run → the device of its predictions."""
     branch_losses: Mapping[int, float | None] = field(default_factory=lambda: {1: 0.4, 2: 0.4, 4: 0.405, 8: 0.45})
     """Factor of a branch → its training loss; None for one that diverges."""
+    mapped: int = 60
+    """Training examples whose probabilities are known after every epoch."""
     no_attention: Mapping[str, str] = field(default_factory=dict)
     """Model → why it gives no attention."""
 
@@ -112,6 +115,8 @@ def study_folder(folder: Path, report_spec: ReportSpec, **story: Any) -> Path:
         write_attention_tables(folder, report_spec, told.no_attention, rng)
     if report_spec.calibration:
         measure_calibration(CalibrationSpec(cells=report_spec.cells, bins=15), folder)
+    if report_spec.cartography:
+        write_cartography(folder, report_spec, told.mapped)
     if report_spec.errors:
         runs = [cell.run for cell in report_spec.cells]
         write_test_reviews(folder, report_spec.model_names, runs[0], list(told.classes))

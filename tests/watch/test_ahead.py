@@ -28,8 +28,9 @@ def test_the_jobs_their_order_and_what_they_occupy_are_those_of_the_rules(
     monkeypatch.delenv("PYTHONPATH", raising=False)
     workflow = Workflow(root, tmp_path)
     branch = {"at": [16], "factors": [1, 2], "samples": 128}
-    insight = {"attention": {"enabled": True}, "errors": {"enabled": True}}
+    insight = {name: {"enabled": True} for name in ("attention", "errors", "geometry", "cartography")}
     changes = {"device": "auto", "threads": 2, "seeds": [2, 1], "tracking": {"mode": "offline", "project": "p"}}
+    changes |= {"budget": {"epochs": 2}, "keep": "all"}
     workflow.write_config(branch=branch, insight=insight, **changes)
     planned, jobs = planned_jobs([workflow.config])
     expected = {job.name: (sorted(job.needs), job.threads, job.gpus, job.priority) for job in planned}

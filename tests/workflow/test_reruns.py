@@ -4,6 +4,7 @@ The table in docs/reruns.md has a line for every row here, and says the same.
 """
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,8 @@ import pytest
 import yaml
 from forked import Forked, forget_the_package, run_forked
 from small_workflow import SMALL, Workflow
+
+from batchscope.config.study import Study
 
 RUNS = ("bert/bs16/constant/seed1", "bert/bs64/constant/seed1", "bert/bs64/sqrt/seed1")
 PER_RUN = ("train", "evaluate", "attention", "maps")
@@ -182,6 +185,19 @@ def second_budget(case: Case) -> None:
     case.config["budgets"] = {"one": SMALL["budget"], "two": {"updates": 3}}
 
 
+def switch_cartography_on(case: Case) -> None:
+    """In a study of two epochs whose trainings kept their checkpoints: its records say so."""
+    clone(case)
+    case.config |= {"keep": "all", "budget": {"epochs": 2}}
+    with contextlib.chdir(case.folder):
+        specs = Study.from_mapping(case.config).job_specs()
+    for job, spec in specs.items():
+        path = case.study / f"fingerprints/{job}.json"
+        if path.exists():
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"spec": json.loads(spec.identity())}))
+    case.config["insight"] = {"cartography": {"enabled": True}}
+
+
 def delete_best(case: Case) -> None:
     (case.study / f"runs/{RUNS[2]}/checkpoints/best.safetensors").unlink()
 
@@ -284,6 +300,10 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
         setting(insight={"geometry": {"enabled": True}}),
         of(["geometry_measures"]) | {"geometry", "figures", "report"},
     ),
+    "insight.cartography switched on": (
+        switch_cartography_on,
+        of(["cartography_measures"]) | {"cartography", "figures", "report"},
+    ),
     "insight.calibration.bins changed": (
         setting(insight={"calibration": {"bins": 10}}),
         {"calibration", "figures", "report"},
@@ -344,6 +364,7 @@ SENTENCES = {
     "embed the test reviews": "embedding",
     "compare the attention of the runs": "divergence",
     "compare the weights of the runs": "geometry",
+    "map the training examples": "cartography",
     "compile the tables": "tables",
     "draw the figures": "figures",
 }
@@ -354,6 +375,7 @@ VERBS = {
     "tokenize for": "tokenize",
     "measure the attention of": "attention_measures",
     "measure the loss around": "geometry_measures",
+    "follow the training examples of": "cartography_measures",
     "write the features of": "features",
 }
 OF_RUN = re.compile(r"(.*) (\S+), target batch size (\d+), (\S+) LR,(?: budget (\S+),)? seed (\d+)")

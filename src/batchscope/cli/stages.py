@@ -335,6 +335,25 @@ def geometry(task: Task) -> Work:
     return lambda: compare_geometry(spec, task.layout.study, task.jobs.settings.device)
 
 
+def cartography_measures(task: Task) -> Work:
+    """Write the probability of the label of training examples at the end of each epoch of a run."""
+    from batchscope.hardware.device import use_threads
+    from batchscope.insight.cartography_measures import write_dynamics
+    from batchscope.insight.spec import CartographyMeasuresSpec
+
+    use_threads(task.threads)
+    spec = task.jobs.spec(task.name, CartographyMeasuresSpec)
+    return lambda: write_dynamics(spec, task.tokens, task.run, task.jobs.settings.device)
+
+
+def cartography(task: Task) -> Work:
+    """Map the training examples, easy, ambiguous or hard, and ask whether batch size or seed decides it."""
+    from batchscope.insight.cartography import map_examples
+    from batchscope.insight.spec import CartographySpec
+
+    return lambda: map_examples(task.jobs.spec(task.name, CartographySpec), task.layout.study)
+
+
 def features(task: Task) -> Work:
     """Write the pooled features of test reviews from a run's best checkpoint."""
     from batchscope.hardware.device import use_threads
@@ -383,6 +402,7 @@ VERBS: dict[str, Callable[[Task], Work]] = {
     verb.__name__: verb
     for verb in (corpus, split, tokenize, audit, reviews, train, branch, certify, evaluate, track, attention, maps)
     + (attention_measures, divergence, calibration, errors, features, embedding, geometry_measures, geometry)
+    + (cartography_measures, cartography)
     + (tables, figures, report)
 }
 

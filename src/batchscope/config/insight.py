@@ -73,6 +73,16 @@ class GeometrySettings(Section):
     """Points of the line between two runs at which the loss is measured, the ends included."""
 
 
+class CartographySettings(Section):
+    """Dataset cartography: which training examples are easy, ambiguous or hard over the epochs."""
+
+    enabled: bool = False
+    """Read the probability of every example's label from the checkpoint of each epoch, and ask whether the batch size
+    or the seed decides which examples are easy, ambiguous or hard. Needs `keep: all` and two epochs."""
+    examples: PositiveInt = 1000
+    """Training examples that it is measured on, the same for every run; all of them if there are fewer."""
+
+
 class Insight(Section):
     """What is measured of finished runs. Changing it does not retrain anything."""
 
@@ -80,6 +90,8 @@ class Insight(Section):
     """The attention of every head over many test reviews."""
     calibration: CalibrationSettings = CalibrationSettings()
     """Calibration: whether the probabilities mean what they say."""
+    cartography: CartographySettings = CartographySettings()
+    """Dataset cartography: which training examples are easy, ambiguous or hard over the epochs."""
     errors: ErrorSettings = ErrorSettings()
     """The errors on the test reviews."""
     geometry: GeometrySettings = GeometrySettings()

@@ -472,6 +472,23 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _cartography_has_its_checkpoints(self) -> Self:
+        if not self.insight.cartography.enabled:
+            return self
+        if self.keep != "all":
+            raise ValueError(
+                "insight.cartography.enabled: true reads the checkpoint of every epoch, and "
+                f"`keep: {self.keep}` does not keep them. Set `keep: all`, which trains finished runs anew, or "
+                "`insight.cartography.enabled: false`"
+            )
+        if all(budget.epochs == 1 for budget in self.named_budgets.values()):
+            raise ValueError(
+                "insight.cartography.enabled: true compares epochs, and `epochs: 1` of the budget is one. Give it 2 or "
+                "more, or set `insight.cartography.enabled: false`"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_budget_or_several(self) -> Self:
         if self.budgets is not None and "budget" in self.model_fields_set:
             raise ValueError("give either `budget` or `budgets`, not both")

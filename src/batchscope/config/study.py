@@ -24,6 +24,8 @@ from batchscope.insight.spec import (
     AttentionMeasuresSpec,
     AttentionSpec,
     CalibrationSpec,
+    CartographyMeasuresSpec,
+    CartographySpec,
     DivergenceSpec,
     EmbeddingSpec,
     ErrorsSpec,
@@ -348,6 +350,14 @@ class Study(Config):
         """What the divergence of the runs' attention depends on besides their checkpoints and tokens."""
         return DivergenceSpec(cells=self.tables_spec(memory).cells, reviews=self.insight.attention.divergence_reviews)
 
+    def cartography_measures_spec(self) -> CartographyMeasuresSpec:
+        """What the probabilities of a run's training examples depend on besides its checkpoints and tokens."""
+        return CartographyMeasuresSpec(examples=self.insight.cartography.examples, precision=self.precision)
+
+    def cartography_spec(self, memory: Path | None = None) -> CartographySpec:
+        """What the maps of the training examples depend on besides the runs' files."""
+        return CartographySpec(cells=self.tables_spec(memory).cells)
+
     def geometry_measures_spec(self) -> GeometryMeasuresSpec:
         """What the geometry of a run's checkpoints depends on besides checkpoints and tokens."""
         settings = self.insight.geometry.model_dump()
@@ -375,6 +385,7 @@ class Study(Config):
             palette=tuple(self.report.palette),
             calibration=self.insight.calibration.enabled,
             geometry=self.insight.geometry.enabled,
+            cartography=self.insight.cartography.enabled,
             attention_measures=self.insight.attention.enabled,
             errors=self._errors_in_figures(),
             words=self.data.wording,
@@ -468,6 +479,10 @@ class Study(Config):
             specs["divergence"] = self.divergence_spec(memory)
             measures = self.attention_measures_spec()
             specs |= {f"attention_measures/{cell.path}": measures for cell in self.train_specs(memory)}
+        if self.insight.cartography.enabled:
+            specs["cartography"] = self.cartography_spec(memory)
+            dynamics = self.cartography_measures_spec()
+            specs |= {f"cartography_measures/{cell.path}": dynamics for cell in self.train_specs(memory)}
         if self.insight.geometry.enabled:
             specs["geometry"] = self.geometry_spec(memory)
             around = self.geometry_measures_spec()

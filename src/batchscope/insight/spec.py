@@ -73,6 +73,19 @@ class CalibrationSpec(Spec):
     bins: int
 
 
+class CartographyMeasuresSpec(Spec):
+    """How many training examples go through the checkpoint of each epoch of a run, in which precision."""
+
+    examples: int
+    precision: Literal["auto", "float32", "bfloat16"]
+
+
+class CartographySpec(Spec):
+    """The grid."""
+
+    cells: tuple[GridCell, ...]
+
+
 class GeometryMeasuresSpec(Spec):
     """What is measured around the checkpoints of a run: the settings of ``insight.geometry``."""
 

@@ -46,6 +46,8 @@ STAGES = {
     "errors": Stage("batchscope.insight.errors", "tables/errors.csv"),
     "geometry_measures": Stage("batchscope.insight.geometry_measures", "runs/{}/geometry.json"),
     "geometry": Stage("batchscope.insight.geometry", "tables/geometry.csv"),
+    "cartography_measures": Stage("batchscope.insight.cartography_measures", "runs/{}/cartography.parquet"),
+    "cartography": Stage("batchscope.insight.cartography", "tables/cartography.csv"),
     "features": Stage("batchscope.insight.features", "runs/{}/features.parquet"),
     "embedding": Stage("batchscope.insight.embedding", "tables/embedding.csv"),
     "tables": Stage("batchscope.report.tables", "tables/summary.csv"),
@@ -55,7 +57,7 @@ STAGES = {
 
 RUNS_A_MODEL = (
     *("train", "branch", "certify", "evaluate", "attention", "attention_measures", "divergence", "features"),
-    *("geometry_measures", "geometry"),
+    *("geometry_measures", "geometry", "cartography_measures"),
 )
 """The verbs that lease a device and get the study's threads."""
 TOKENS = {split: f"tokens/{{}}/{split}.arrow" for split in ("train", "validation", "test")}
@@ -80,6 +82,8 @@ WRITES: dict[str, tuple[str, ...]] = {
     ),
     "geometry_measures": ("runs/{}/geometry.json",),
     "geometry": tuple(f"tables/geometry{name}.csv" for name in ("", "_correlations", "_pairs", "_paths", "_ratio")),
+    "cartography_measures": ("runs/{}/cartography.parquet",),
+    "cartography": tuple(f"tables/cartography{name}.csv" for name in ("", "_regions", "_pairs", "_ratio")),
     "errors": tuple(
         f"tables/{name}.csv"
         for name in (
@@ -111,6 +115,8 @@ READS: dict[str, tuple[str, ...]] = {
     "geometry": (
         *(*WRITES["geometry_measures"], BEST, "runs/{}/history.jsonl", "runs/{}/metrics.json", TOKENS["train"]),
     ),
+    "cartography_measures": (TOKENS["train"], "runs/{}/history.jsonl", "runs/{}/manifest.json"),
+    "cartography": (*WRITES["cartography_measures"], "runs/{}/metrics.json"),
     "calibration": ("runs/{}/predictions.parquet",),
     "errors": ("runs/{}/predictions.parquet", TOKENS["test"], "tokens/{}/tokenizer/*", *WRITES["corpus"]),
     "features": (TOKENS["test"], BEST),
@@ -121,12 +127,12 @@ READS: dict[str, tuple[str, ...]] = {
     ),
     "figures": (
         *(*WRITES["tables"], *WRITES["calibration"], *WRITES["attention"], *WRITES["geometry"]),
-        *(*WRITES["divergence"], *WRITES["errors"], *WRITES["embedding"]),
+        *(*WRITES["divergence"], *WRITES["errors"], *WRITES["embedding"], *WRITES["cartography"]),
     ),
     "report": (
         *(*WRITES["tables"], *WRITES["calibration"], *WRITES["figures"], *WRITES["geometry"]),
         *(*WRITES["divergence"], "runs/{}/attention/attention.npz", *WRITES["errors"], *WRITES["embedding"]),
-        *(*WRITES["reviews"], *WRITES["audit"], *WRITES["certify"]),
+        *(*WRITES["reviews"], *WRITES["audit"], *WRITES["certify"], *WRITES["cartography"]),
     ),
 }
 """Verb → what it reads of ``WRITES``: the inputs of its rule."""

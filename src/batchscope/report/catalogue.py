@@ -65,6 +65,8 @@ def _figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
         yield from _geometry(spec)
     if spec.errors:
         yield from _error_figures(spec)
+    if spec.cartography:
+        yield from _cartography(spec)
     for model in spec.model_names:
         for budget in spec.budget_names:
             named, end = {"budget": budget} if spec.several_budgets else {}, suffix(spec, budget)
@@ -138,6 +140,17 @@ def _error_figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
             for shows in ("margins", "groups"):
                 name = f"errors_{shows}_{model}{suffix(spec, budget)}"
                 yield CataloguedFigure(name, "Errors", {"models": models, "shows": shows}, f"errors_{shows}")
+
+
+def _cartography(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
+    for model in spec.model_names:
+        for budget in spec.budget_names:
+            models = f"{model}, {budget}" if spec.several_budgets else model
+            name = f"cartography_map_{model}{suffix(spec, budget)}"
+            labels = {"models": models, "shows": "training examples"}
+            yield CataloguedFigure(name, "Errors", labels, "cartography_map")
+    labels = {"models": "all", "shows": "training examples, batch size against seed"}
+    yield CataloguedFigure("cartography_agreement", "Errors", labels, "cartography_agreement")
 
 
 def suffix(spec: TablesSpec, budget: str) -> str:

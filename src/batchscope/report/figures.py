@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from batchscope.errors import UserError, counted
 from batchscope.report.attention_figures import attention_figures
 from batchscope.report.calibration import calibration_figures
+from batchscope.report.cartography_figures import cartography_figures
 from batchscope.report.catalogue import attention_cells, figure_names, seed_cell, suffix
 from batchscope.report.curves import training_figure, validation_cost_figure, validation_figure
 from batchscope.report.difference_maps import difference_figure
@@ -89,6 +90,8 @@ def draw_figures(spec: FiguresSpec, study_folder: Path) -> None:
         drawn |= attention_figures(spec, study_folder / "tables")
     if spec.errors:
         drawn |= error_figures(spec, spec.errors, study_folder / "tables")
+    if spec.cartography:
+        drawn |= cartography_figures(spec, study_folder / "tables")
     for model in spec.model_names:
         for budget in spec.budget_names:
             part, end = spec.of_budget(budget), suffix(spec, budget)

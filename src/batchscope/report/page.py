@@ -15,6 +15,7 @@ from batchscope.report import atlas, attention, calibration, inlined, insight, m
 from batchscope.report.answer import answer
 from batchscope.report.branches import branches_in_words, branches_table
 from batchscope.report.budgets import budgets_section
+from batchscope.report.cartography import cartography_section
 from batchscope.report.catalogue import attention_cells, suffix
 from batchscope.report.cautions import Caution, balance_in_words, cautions
 from batchscope.report.embedded_data import json_island
@@ -120,7 +121,7 @@ def _context(spec: ReportSpec, study: Finished, folder: Path) -> dict[str, objec
         "training": _curves(spec, figures, TRAINING),
         "validation": _curves(spec, figures, VALIDATION),
         "noise": _noise(spec, study, figures) if spec.shows_noise else None,
-        "errors": atlas.errors_section(spec, spec.errors, folder, study.audit["classes"]) if spec.errors else None,
+        "errors": _errors(spec, study, folder),
         "calibration": calibration.calibration_section(spec, folder) if spec.calibration else None,
         "geometry": geometry_section(spec, folder),
         "cost_table": sections.cost_table(cost),
@@ -171,6 +172,16 @@ def _messages(
         "noise": messages.noise_message(study.noise_scale),
         "cost": messages.cost_message(study.results),
         "calibration": messages.calibration_message(runs) if runs is not None else "",
+    }
+
+
+def _errors(spec: ReportSpec, study: Finished, folder: Path) -> dict[str, object] | None:
+    """The errors on the test split and the map of the training examples; None where neither is measured."""
+    if not spec.errors and not spec.cartography:
+        return None
+    return {
+        "tested": atlas.errors_section(spec, spec.errors, folder, study.audit["classes"]) if spec.errors else None,
+        "cartography": cartography_section(spec, folder),
     }
 
 

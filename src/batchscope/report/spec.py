@@ -126,6 +126,8 @@ class FiguresSpec(TablesSpec):
     """Whether the calibration of the runs is measured."""
     geometry: bool
     """Whether the loss around the runs' checkpoints is measured."""
+    cartography: bool = False
+    """Whether the training examples are mapped by the probability of their labels over the epochs."""
     attention_measures: bool
     """Whether the attention of every head is measured over many test texts."""
     errors: ErrorsShown | None = None

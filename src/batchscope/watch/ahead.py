@@ -51,7 +51,7 @@ def _seen_in_use(job: str, jobs: JobFile) -> int:
     return threads_of(job, jobs) if verb_of(job) in RUNS_A_MODEL else 1
 
 
-MEASURES = ("calibration", "geometry", "divergence", "errors", "embedding")
+MEASURES = ("calibration", "geometry", "cartography", "divergence", "errors", "embedding")
 """The measures of a study that are drawn and shown."""
 
 
@@ -69,6 +69,7 @@ def needs_of(job: str, subjects: Mapping[str, Sequence[str]]) -> list[str]:
         "branch": ["train", "tokenize"],
         "attention_measures": ["train", "tokenize"],
         "geometry_measures": ["train", "tokenize"],
+        "cartography_measures": ["train", "tokenize"],
         "features": ["train", "tokenize"],
         "track": ["train", "evaluate"],
         "train": ["tokenize"],
@@ -91,6 +92,7 @@ def needs_of(job: str, subjects: Mapping[str, Sequence[str]]) -> list[str]:
             *(job.replace("features", "evaluate", 1) for job in each("features")),
         ],
         "geometry": each("geometry_measures", "train", "evaluate", "tokenize"),
+        "cartography": each("cartography_measures", "evaluate"),
         "tables": [*each("train", "evaluate", "attention", "branch", "certify"), "audit", "reviews"],
         "figures": ["tables", *each(*MEASURES, "attention")],
         "report": ["tables", *each(*MEASURES, "attention"), "figures", "reviews", "audit", *each("certify")],
