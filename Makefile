@@ -21,6 +21,10 @@ READY_FOR_BENCHMARKS := .venv/.ready-for-benchmarks
 READY_FOR_DOCS := .venv/.ready-for-docs
 READY_FOR_CHECKS := .venv/.ready-for-checks
 
+# What `make rulegraph` adds to the demo, so that every rule has a job.
+MEASURED := attention: {enabled: true}, errors: {enabled: true}, geometry: {enabled: true}, cartography: {enabled: true}
+EVERY_RULE := study=every-rule keep=all 'insight={$(MEASURED)}' 'branch={at: [0], samples: 512}' 'tracking={mode: offline}'
+
 # What `make bench` measures: `make bench CASES=small,overhead REPEATS=2`; `python -m benchmarks --help` names the cases.
 CASES := all
 REPEATS := 5
@@ -87,8 +91,8 @@ site: $(READY_FOR_DOCS) ## the documentation as a website, into build/site; a br
 	python docs/build_site.py
 
 rulegraph: $(READY_FOR_DOCS) ## draw docs/rulegraph.svg again, after a change of the rules
-	snakemake --configfile config/demo.yaml --rulegraph dot | snakevision --skip-rules all --output docs/rulegraph.svg \
-		--style minimal_width=260 label_font_color=#777777 bridge_color=none
+	snakemake --configfile config/demo.yaml --config $(EVERY_RULE) --rulegraph dot | snakevision --skip-rules all \
+		--output docs/rulegraph.svg --style minimal_width=260 label_font_color=#777777 bridge_color=none
 
 vega: $(READY_FOR_DOCS) ## bundle the Vega runtime of the report's page again, after an upgrade of Altair
 	python docs/bundle_vega.py
