@@ -13,6 +13,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -20,10 +21,22 @@ from pathlib import Path
 PRELOADED = [
     *("batchscope.training.loop", "batchscope.provenance.handover", "batchscope.evaluation.evaluate"),
     *("batchscope.insight.attention", "batchscope.tracking", "transformers.models.bert.modeling_bert"),
-    *("transformers.models.modernbert.modeling_modernbert", "accelerate", "snakemake.cli"),
+    *("transformers.models.modernbert.modeling_modernbert", "accelerate", "snakemake.cli", "hashed_code"),
 ]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(PRELOADED)
+FOUND = (Path(__file__).parent, Path(__file__).parents[2] / "src")
+"""Where the server finds ``hashed_code`` and the package."""
+
+
+def serve() -> None:
+    """Start the server if it does not run yet. Of the path of this process it knows the environment's part alone."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, FOUND), *filter(None, [before])])
+    forkserver.ensure_running()
+    del os.environ["PYTHONPATH"]
+    if before is not None:
+        os.environ["PYTHONPATH"] = before
 
 
 class Forked:
@@ -41,6 +54,7 @@ class Forked:
         self.output = tempfile.TemporaryDirectory()
         streams = [Path(self.output.name) / name for name in ("out", "err")]
         arguments = (self.words, folder, dict(environment), before, streams)
+        serve()
         self.process: BaseProcess = CONTEXT.Process(target=_begin, args=arguments)
         self.process.start()
 
@@ -84,7 +98,9 @@ def forget_the_package() -> None:
         del sys.modules[name]
 
 
-def run_forked(command: Sequence[str], *, env: Mapping[str, str], **_: object) -> subprocess.CompletedProcess[str]:
+def run_forked(
+    command: Sequence[str], *, env: Mapping[str, str], before: Callable[[], object] | None = None, **_: object
+) -> subprocess.CompletedProcess[str]:
     """``subprocess.run`` of ``python -m MODULE …`` with one stream for all output, called in a forked process."""
     python, option, *words = command
     assert (python, option) == (sys.executable, "-m")
@@ -94,7 +110,7 @@ def run_forked(command: Sequence[str], *, env: Mapping[str, str], **_: object) -
             try:
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
-                _become(words, env, forget_the_package)
+                _become(words, env, before)
                 status = 0
             except SystemExit as end:
                 status = end.code if isinstance(end.code, int) else int(bool(end.code))

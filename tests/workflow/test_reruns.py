@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,11 +48,29 @@ ALL = DATA | of(PER_RUN) | COMPILED
 class Case:
     """A finished study that a row may change as it likes."""
 
-    repository: Path
+    root: Path
     folder: Path
     config: dict[str, Any]
     arguments: list[str] = field(default_factory=list)
     """Further arguments of snakemake."""
+
+    @property
+    def own(self) -> Path:
+        """Where this case's copy of the repository is, once it has one."""
+        return self.folder.with_name("repository")
+
+    @property
+    def repository(self) -> Path:
+        """The code that runs: the checkout's, or the copy that a row may change."""
+        return self.own if self.own.exists() else self.root
+
+    def copied(self) -> Path:
+        """This case's copy of the repository, with all times as they were."""
+        for part in PARTS if not self.own.exists() else ():
+            copy = shutil.copytree if (self.root / part).is_dir() else shutil.copy2
+            (self.own / part).parent.mkdir(exist_ok=True)
+            copy(self.root / part, self.own / part)
+        return self.own
 
     @property
     def study(self) -> Path:
@@ -59,7 +78,7 @@ class Case:
 
     def edit(self, path: str, old: str, new: str) -> None:
         """Replace a text of the repository that must be there."""
-        file = self.repository / path
+        file = self.copied() / path
         text = file.read_text()
         assert old in text, f"{path} has changed: give this row another edit"
         file.write_text(text.replace(old, new, 1))
@@ -90,7 +109,7 @@ def touch(case: Case) -> None:
     for name in ("data/corpus.parquet", "tokens/bert/train.arrow", f"runs/{RUNS[0]}/checkpoints/best.safetensors"):
         (case.study / name).touch()
     (case.folder / "reviews.jsonl").touch()
-    for path in [*case.repository.rglob("*.py"), *case.repository.rglob("*.smk")]:
+    for path in [*case.copied().rglob("*.py"), *case.copied().rglob("*.smk")]:
         path.touch()
     assert (case.study / f"runs/{RUNS[0]}/checkpoints/best.safetensors").stat().st_size > 1_000_000
 
@@ -114,7 +133,7 @@ def other_results(case: Case) -> None:
 
 
 def comment(case: Case) -> None:
-    for path in case.repository.rglob("src/**/*.py"):
+    for path in case.copied().rglob("src/**/*.py"):
         path.write_text(f"# A comment.\n{path.read_text()}\n# Another.\n")
 
 
@@ -126,7 +145,7 @@ def docstring(case: Case) -> None:
 
 def reformatting(case: Case) -> None:
     """Every module as Python itself would write it, and a shell line broken elsewhere."""
-    for path in case.repository.rglob("src/**/*.py"):
+    for path in case.copied().rglob("src/**/*.py"):
         path.write_text(ast.unparse(ast.parse(path.read_text())))
     case.edit(
         "rules/common.smk", "python -m batchscope {verb_of(job)} --jobs", "python -m batchscope {verb_of(job)}   --jobs"
@@ -401,18 +420,21 @@ def told(output: str) -> set[str]:
     return {job for message in messages if (job := job_of(message))}
 
 
-def fork_snakemake() -> None:
-    """The case's own package, whose dry run of Snakemake need not import Snakemake again."""
-    forget_the_package()
+def fork_snakemake(before: Callable[[], object] | None = None) -> None:
+    """`plan` need not import Snakemake for its dry run. ``before``: what both processes do before they import."""
+    if before is not None:
+        before()
     from batchscope.provenance import plan
 
-    plan.subprocess = SimpleNamespace(run=run_forked, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+    run = partial(run_forked, before=before)
+    plan.subprocess = SimpleNamespace(run=run, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
 
 
 def planned(case: Case) -> dict[str, Any]:
     """The answer of `batchscope plan --json`, which asks Snakemake for a dry run and names its jobs."""
     words = ["plan", "--json", "--configfile", written(case), "--", *case.arguments]
-    plan = Forked("batchscope", words, case.folder, environment(case), fork_snakemake).complete()
+    before = partial(fork_snakemake, forget_the_package if case.own.exists() else None)
+    plan = Forked("batchscope", words, case.folder, environment(case), before).complete()
     assert plan.returncode == 0, plan.stdout + plan.stderr
     return json.loads(plan.stdout)
 
@@ -422,14 +444,9 @@ PARTS = ("Snakefile", "rules", "src", "workflow", "profiles", "config", "envs")
 
 @pytest.fixture
 def case(pristine: Workflow, root: Path, tmp_path: Path) -> Case:
-    """A copy of the repository and of the finished study, with all times as they were."""
-    repository = tmp_path / "repository"
-    for part in PARTS:
-        copy = shutil.copytree if (root / part).is_dir() else shutil.copy2
-        (repository / part).parent.mkdir(exist_ok=True)
-        copy(root / part, repository / part)
+    """A copy of the finished study, with all times as they were."""
     shutil.copytree(pristine.folder, tmp_path / "study")
-    return Case(repository, tmp_path / "study", json.loads(json.dumps(SMALL)))
+    return Case(root, tmp_path / "study", json.loads(json.dumps(SMALL)))
 
 
 @pytest.mark.parametrize("row", MATRIX)
