@@ -92,6 +92,14 @@ class Workflow:
             if path.name.startswith(("train", "evaluate", "attention", "maps", "certify")):
                 shutil.rmtree(path)
 
+    def take_all_but(self, finished: "Workflow", run: str) -> None:
+        """A finished study as Snakemake left it, without one of its runs and what was compiled of all."""
+        shutil.copytree(finished.folder, self.folder, dirs_exist_ok=True)
+        for path in (f"runs/{run}", f"logs/train/{run}.log", "tables", "figures", "report"):
+            (shutil.rmtree if (self.study / path).is_dir() else Path.unlink)(self.study / path)
+        for record in self.study.glob(f"fingerprints/*/{run}.json"):
+            record.unlink()
+
     def kill_in_mid_training(self, *targets: str) -> None:
         """Start Snakemake; when a training has saved a state, kill them both. The trainings rest, so none is done."""
         resting = {"PYTHONPATH": str(RESTING), "SECONDS_OF_REST": "0.2"}

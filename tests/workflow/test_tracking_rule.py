@@ -10,16 +10,17 @@ from wandb_folders import rows, stored
 from batchscope.files import read_json
 from batchscope.provenance.fingerprint import file_hash
 
-RUN = "results/small/runs/bert/bs16/constant/seed1"
+NAME = "bert/bs16/constant/seed1"
+RUN = f"results/small/runs/{NAME}"
 TABLE = "results/small/tables/summary.csv"
 TRACKING = {"tracking": {"mode": "offline"}, "save_every": 0.001}
 
 
 @pytest.fixture(scope="module")
 def tracked(root, pristine, tmp_path_factory):
-    """The small study, killed with its workflow in its first training; the next start finishes and tracks it."""
+    """The small study, killed with its workflow in its last training; the next start finishes and tracks it."""
     workflow = Workflow(root, tmp_path_factory.mktemp("tracked"))
-    workflow.take_data_of(pristine)
+    workflow.take_all_but(pristine, NAME)
     workflow.write_config(**TRACKING)
     workflow.kill_in_mid_training(f"{RUN}/tracking.json")
     assert not (workflow.folder / TABLE).exists()
