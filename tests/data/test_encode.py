@@ -124,15 +124,15 @@ def test_where_the_check_fails_whole_reviews_are_read(
     assert "whole reviews are tokenised" in caplog.text
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_threads_change_nothing(threads: str) -> None:
+def test_threads_change_nothing() -> None:
+    """Two threads against none beside that of the test."""
     code = (
         "from batchscope.data.tokenizer import trained_tokenizer\nfrom batchscope.data.encode import encode\n"
         "from batchscope.data.synthetic import synthetic_reviews\nfrom batchscope.data.spec import SyntheticSpec\n"
         "texts = [r.text for r in synthetic_reviews(SyntheticSpec(reviews=60, seed=5, label_noise=0.0))]\n"
         "print(encode(trained_tokenizer('bert', 300, texts), texts, 32, 'head').input_ids.tolist())"
     )
-    environment = {"RAYON_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true"}
+    environment = {"RAYON_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "true"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | environment, check=True, capture_output=True, text=True
     )

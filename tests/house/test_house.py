@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def floor(module: str) -> int:
     return found[0]
 
 
+@cache
 def imported(path: Path) -> set[str]:
     """The package's modules that one of them imports, as rooms."""
     names: set[str] = set()
@@ -85,6 +87,7 @@ def test_the_command_line_and_the_first_floor_need_no_torch() -> None:
     assert loaded.stdout.strip() == "[]"
 
 
+@cache
 def calls(path: Path) -> list[tuple[str, dict[str, str]]]:
     """Every call of a module: the function as it is written, and its keywords."""
     nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]

@@ -64,17 +64,17 @@ def test_a_training_is_followed_from_another_terminal_until_it_is_killed(small_s
     before = terminal.wait_for(lambda screen: "stage" in screen)
     assert "Nothing is at work" in before and "0 of 1 training" in before
 
-    training = jobs.start(f"train/{RUN}", "--threads", 1)
+    training = jobs.fork(f"train/{RUN}", "--threads", 1)
     during = terminal.wait_for(
         lambda screen: "samples/s" in screen and "validation loss" in screen and "left" in screen
     )
     assert f"◐ train/{RUN}" in during and re.search(r"epoch \d+, [\d,]+ of 552,000 samples", during)
     assert re.search(r"Time left: at least .* with 1 core, and \d+ jobs of unknown length\.", during)
 
-    training.send_signal(signal.SIGKILL)
-    training.wait()
+    training.process.kill()
+    training.complete()
     after = terminal.wait_for(lambda screen: "killed" in screen)
-    killed = rf"✗ train/{RUN}  killed after update [\d,]+, .* ago\s+process {training.pid} on \S+ is gone"
+    killed = rf"✗ train/{RUN}  killed after update [\d,]+, .* ago\s+process {training.process.pid} on \S+ is gone"
     assert re.search(killed, after), after
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.process.wait(timeout=60) == 1, "a job was killed"
