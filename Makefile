@@ -38,6 +38,9 @@ LOCKS := $(filter-out requirements-cpu.lock,$(wildcard requirements*.lock))
 # (tests/support/workers.py).
 WORKERS := 3
 
+# What pytest is told besides: `make test OPTIONS="--exitfirst tests/report"`.
+OPTIONS :=
+
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
@@ -47,7 +50,7 @@ demo: $(READY) ## the whole workflow on an embedded corpus: no network, no GPU, 
 	@echo "The report: $(CURDIR)/results/demo/report/index.html"
 
 test: $(READY_FOR_TESTS) ## every test
-	python -m pytest --numprocesses $(WORKERS)
+	python -m pytest --numprocesses $(WORKERS) $(OPTIONS)
 
 coverage: $(READY_FOR_TESTS) ## lines of the package that the fast tests run
 	python -m pytest --numprocesses $(WORKERS) -m "not slow" --cov --cov-report=term:skip-covered

@@ -13,10 +13,12 @@ TOGETHER = ("tests/slurm/",)
 APART = ("tests/workflow/test_reruns.py", "tests/workflow/test_slurm_options.py")
 # The longest come first.
 FIRST = (
-    *(*TOGETHER, "tests/workflow/test_workflow.py", "tests/provenance/test_handover.py", "tests/tracking/"),
+    *(*TOGETHER, "tests/workflow/test_workflow.py", "tests/certificate/", "tests/provenance/test_handover.py"),
     # Reads the study that test_workflow.py makes, and would wait for it.
-    *("tests/workflow/test_tracking_rule.py", "tests/benchmarks/", "tests/certificate/", "tests/data/"),
+    *("tests/workflow/test_tracking_rule.py", "tests/benchmarks/", "tests/data/"),
 )
+# These wait, as the cluster's tests do, but for a server: they come when those are done and three processes compute.
+LATE = ("tests/tracking/",)
 # Start whole workflows or many processes; the rest runs in the process of the tests, where coverage sees it.
 SLOW = (
     *("tests/slurm/", "tests/workflow/", "tests/tracking/"),
@@ -37,6 +39,8 @@ class Sharing(LoadScopeScheduling):
 def rank(nodeid: str) -> int:
     """Place of a test in the order of the workers."""
     if nodeid.startswith(APART):
+        return len(FIRST) + 2
+    if nodeid.startswith(LATE):
         return len(FIRST) + 1
     return next((place for place, start in enumerate(FIRST) if nodeid.startswith(start)), len(FIRST))
 
