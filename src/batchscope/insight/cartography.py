@@ -61,6 +61,8 @@ class Compared(NamedTuple):
     """The columns of ``cartography_regions.csv`` that all of its rows share."""
     first: Dynamics
     """Of any of the runs: the examples are those of all."""
+    epochs: int
+    """How many epochs they have in common."""
 
 
 def map_examples(spec: CartographySpec, study_folder: Path) -> None:
@@ -100,9 +102,9 @@ def _compared(cells: Sequence[GridCell], layout: Layout) -> Compared:
     facts |= {"samples": first.ends[epochs - 1].samples if epochs else None, "reason": None}
     if epochs < FEWEST_EPOCHS:
         ends = f"the runs end {counted(epochs, 'epoch')} at equal samples seen"
-        return Compared({}, facts | {"reason": f"{ends}, and {FEWEST_EPOCHS} are needed"}, first)
+        return Compared({}, facts | {"reason": f"{ends}, and {FEWEST_EPOCHS} are needed"}, first, epochs)
     maps = {run: data_map(one.probability[:, :epochs], one.right[:, :epochs]) for run, one in found.items()}
-    return Compared(maps, facts, first)
+    return Compared(maps, facts, first, epochs)
 
 
 def _labels(cell: GridCell) -> Row:
@@ -111,7 +113,7 @@ def _labels(cell: GridCell) -> Row:
 
 def _example_rows(cell: GridCell, compared: Compared) -> pd.DataFrame:
     """A row for each example of a cell."""
-    found, epochs = compared.maps[cell.run], compared.facts["epochs"]
+    found, epochs = compared.maps[cell.run], compared.epochs
     columns: Row = {"run": cell.run, **_labels(cell), "target_batch_size": cell.batch, "seed": cell.seed}
     columns |= {"example_id": compared.first.example_id, "label": compared.first.label, "epochs": epochs}
     columns |= {"right": found.right, "correctness": found.right / epochs}

@@ -86,7 +86,9 @@ def map_figure(spec: FiguresSpec, tables: Tables, model: str, title: str) -> Fig
             drawn.append(_density(axis, mine, widest))
         _borders(axis, widest)
         _headed(axis, size, colours[size], of_cells(spec, tables.regions, model, policy, size))
-    norm = LogNorm(1, max(2.0, *(float(np.max(cells.get_array())) for cells in drawn)))
+    norm = LogNorm(
+        1, max(2.0, *(float(np.max(counts)) for cells in drawn if (counts := cells.get_array()) is not None))
+    )
     for cells in drawn:
         cells.set_norm(norm)
     for row, policy in zip(axes, policies, strict=True):
