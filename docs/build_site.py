@@ -21,6 +21,7 @@ SETTINGS = ROOT / "docs/zensical.toml"
 SECTIONS = {
     "Start": [
         *("README.md", "docs/tutorial.md", "docs/report.md", "docs/imdb-small.md", "docs/imdb-claims.md"),
+        "docs/imdb-insight.md",
         "docs/reference-study*.md",
     ],
     "Guides": [

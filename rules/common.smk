@@ -21,13 +21,6 @@ if not snakemake_version.startswith("9.27."):
         "Install the pinned release: pip install snakemake==9.27.1"
     )
 
-# Of a job that fails Snakemake says three things: its rule, files, log and command, which is enough; before that the command
-# alone, and a warning for each earlier file that is not there to be restored.
-SAID_ONCE = ("no backup found", "CalledProcessError in file")
-logger.addFilter(
-    lambda record: not any(words in record.getMessage() for words in SAID_ONCE)
-)
-
 # Another workflow may use this one as a module.
 if not (HOME / "src").is_dir():
     raise WorkflowError(
@@ -43,6 +36,7 @@ if workflow.modifier.path_modifier.replace_prefix("results/") != "results/":
 SOURCE = HOME / "src"
 sys.path.insert(0, str(SOURCE))
 
+from batchscope.cli.failures import is_told
 from batchscope.config.study import Study
 from batchscope.config.text import read_mapping
 from batchscope.errors import UserError
@@ -52,6 +46,8 @@ from batchscope.provenance.jobs import JOB_FILES, fingerprints, write_job_file
 from batchscope.provenance.layout import Layout
 from batchscope.provenance.stages import STAGES, stale_jobs, verb_of
 from batchscope.report.catalogue import PLAIN_TABLES, figure_names
+
+logger.addFilter(is_told)
 
 # Jobs run this checkout's package, with this Python unless a conda environment is activated in front of it.
 environ["PYTHONPATH"] = pathsep.join(

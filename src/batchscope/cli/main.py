@@ -12,6 +12,7 @@ from pathlib import Path
 
 from batchscope import __version__
 from batchscope.cli import people, stages
+from batchscope.cli.failures import naming_short_memory
 from batchscope.errors import UserError
 from batchscope.files import DamagedFileError, naming_a_full_disk
 from batchscope.provenance.code import code_hash
@@ -136,7 +137,8 @@ def run_stage(arguments: argparse.Namespace) -> None:
         raise UserError(f"--job {task.name} is not a job of `batchscope {arguments.verb}`")
     began = time.time()
     beating: AbstractContextManager[object] = nullcontext() if is_other_rank() else pulse
-    with naming_a_full_disk(task.layout.study), beating, recorded(task), stages.alone(task):
+    short = naming_short_memory(task.name)
+    with naming_a_full_disk(task.layout.study), short, beating, recorded(task), stages.alone(task):
         if not stages.is_done(task):
             with leased(task):
                 pulse.phase("starting")
