@@ -63,6 +63,22 @@ def test_every_run_is_a_mark_in_every_panel(study: tuple[ReportSpec, Path]) -> N
     assert len(without.axes) == 6
 
 
+def test_ticks_of_values_far_apart_are_plain_numbers(study: tuple[ReportSpec, Path]) -> None:
+    """Matplotlib's own labels of a logarithmic axis are mathematics, which no figure parses."""
+    spec, folder = study
+    runs = Tables.read(folder / "tables").runs
+    far = runs[runs.model == "bert"].assign(lr_sum=lambda rows: np.geomspace(1e-4, 4e-2, len(rows)))
+    far = far.assign(eigenvalue_1=np.geomspace(3, 4000, len(far)))
+    figure = sharpness_figure(spec, far, "bert")
+    figure.draw_without_rendering()
+    logarithmic = [axis.xaxis for axis in figure.axes if axis.get_xscale() == "log"]
+    assert len(logarithmic) > 4, "nothing is far apart"
+    for axis in logarithmic:
+        shown = [tick.get_text() for tick in axis.get_ticklabels(which="both") if tick.get_text()]
+        assert len(shown) > 1
+        assert all(float(text.replace(",", "")) > 0 for text in shown), shown
+
+
 def test_every_pair_has_its_line_and_its_mark(study: tuple[ReportSpec, Path]) -> None:
     spec, folder = study
     tables = Tables.read(folder / "tables")

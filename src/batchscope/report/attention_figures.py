@@ -14,7 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.typing import LineStyleType
 
 from batchscope.report.calibration import rows_of, runs_of
@@ -22,7 +22,7 @@ from batchscope.report.catalogue import OVER_REVIEWS, suffix
 from batchscope.report.findings import read_csv
 from batchscope.report.maps import sentence_figure
 from batchscope.report.spec import FiguresSpec
-from batchscope.report.style import INK, MUTED, PAPER, batch_colours, batch_key, frame
+from batchscope.report.style import INK, MUTED, PAPER, batch_colours, batch_key, frame, plain_log
 
 KEYS = {
     "cls": "[CLS] or <s>",
@@ -47,8 +47,6 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 """Column of a divergence → how it looks."""
 MOST_POLICIES = 6
-NARROW = 4
-"""Ratio of the ends of a logarithmic axis below which it has the ticks of a linear one."""
 
 
 class AttentionTables(NamedTuple):
@@ -131,7 +129,7 @@ def divergence_figure(spec: FiguresSpec, tables: AttentionTables, model: str, ti
         _ratio(below, rows)
         above.set_title(f"{policy} LR policy\n{ratio_in_brief(tables.ratios[tables.ratios.lr_policy == policy])}")
         above.set_yscale("log")
-        _plain_log(above)
+        plain_log(above.yaxis)
         below.set_xlabel("layer")
         below.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     axes[0, 0].set_ylabel("Jensen–Shannon divergence, bits")
@@ -165,7 +163,7 @@ def _ratio(axis: Axes, rows: pd.DataFrame) -> None:
         axis.vlines(known.layer, known.low, known.high, color=INK, linewidth=1.1, alpha=0.6)
         _line(axis, part.layer, part.ratio, INK, sliding, marker="s", linestyle="none")
     axis.set_yscale("log")
-    _plain_log(axis)
+    plain_log(axis.yaxis)
 
 
 def _kind_key() -> list[Artist]:
@@ -185,7 +183,7 @@ def keys_figure(spec: FiguresSpec, tables: AttentionTables, model: str, title: s
             _over_batch_sizes(axis, spec, means, model, policy, f"lift_{name}")
             axis.axhline(1, color=MUTED, linewidth=1, zorder=1)
             axis.set_yscale("log")
-            _plain_log(axis)
+            plain_log(axis.yaxis)
         row[0].set_ylabel(f"{policy} LR policy\ntimes the even share")
     for axis, name in zip(axes[0], there, strict=True):
         axis.set_title(KEYS[name])
@@ -389,17 +387,6 @@ def _panels(spec: FiguresSpec, columns: int, width: float) -> tuple[Any, Figure]
     for axis in axes[-1]:
         axis.set_xlabel("layer")
     return axes, figure
-
-
-def _plain_log(axis: Axes) -> None:
-    """Tick labels such as 0.5, 1 and 2 on a logarithmic axis whose marks are drawn."""
-    low, high = axis.get_ylim()
-    narrow = low > 0 and high / low < NARROW
-    axis.yaxis.set_major_locator(
-        MaxNLocator(5, steps=[1, 2, 5, 10]) if narrow else LogLocator(subs=(1, 2, 5), numticks=8)
-    )
-    axis.yaxis.set_minor_locator(NullLocator())
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
 
 
 def _key(spec: FiguresSpec, means: pd.DataFrame) -> Sequence[Artist]:

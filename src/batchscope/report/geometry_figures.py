@@ -24,6 +24,7 @@ from batchscope.report.style import (
     batch_colours,
     batch_key,
     frame,
+    plain_log,
     policy_key,
     policy_marks,
 )
@@ -135,6 +136,7 @@ def _scale(axis: Any, values: pd.Series, choose: Any) -> None:
     low, high = float(values.min()), float(values.max())
     if low > 0 and high > LOG_FROM_RATIO * low:
         choose("log")
+        plain_log(axis)
     else:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}".replace("-", MINUS)))
 

@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, PowerNorm, to_hex
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.typing import LineStyleType
 from numpy.typing import NDArray
 from PIL import Image
@@ -27,6 +29,8 @@ from batchscope.files import atomic
 from batchscope.report.glyphs import font_families
 from batchscope.report.spec import FiguresSpec
 
+NARROW = 4
+"""Ratio of the ends of a logarithmic axis below which it has the ticks of a linear one."""
 INK, MUTED, RULE, PAPER = "#22262e", "#6b717c", "#dfe1e5", "#ffffff"
 PIXELS_PER_INCH = 160
 LEFT_TO_RIGHT = "\N{LEFT-TO-RIGHT MARK}"
@@ -224,6 +228,18 @@ def open_axis(axis: Axes) -> None:
     axis.grid(False)
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
+
+
+def plain_log(axis: Axis) -> None:
+    """Tick labels such as 0.5, 1 and 2 on a logarithmic axis whose marks are drawn.
+
+    Those that matplotlib chooses are mathematics, which no figure parses.
+    """
+    low, high = axis.get_view_interval()
+    narrow = low > 0 and high / low < NARROW
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]) if narrow else LogLocator(subs=(1, 2, 5), numticks=8))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
 
 
 def save(figure: Figure, path: Path, colours: int = 256) -> None:
