@@ -93,10 +93,12 @@ def _measured_in_words(spec: FiguresSpec, regions: pd.DataFrame) -> list[str]:
             f"where all runs have seen equally many samples: {int(row.samples):,} at the last."
         )
         for one in rows[rows.run_count > 1].to_dict("records"):
+            first = (
+                ": no batch size and no seed learns these, so look at their labels first" if one["hard_in_all"] else ""
+            )
             said.append(
                 f"{_place(spec, pd.Series(one))}: {counted(int(one['easy_in_all']), 'example')} are easy in all "
-                f"{counted(int(one['run_count']), 'run')}, {int(one['hard_in_all']):,} are hard in all of them: "
-                "no batch size and no seed learns these, so look at their labels first."
+                f"{counted(int(one['run_count']), 'run')}, {int(one['hard_in_all']):,} are hard in all of them{first}."
             )
     return said
 

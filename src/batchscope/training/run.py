@@ -296,7 +296,8 @@ def planned_windows(spec: TrainSpec, examples: int) -> list[Window]:
     try:
         return list(windows(examples, spec.target_batch_size, spec.budget, spec.tail))
     except ValueError as error:
-        raise UserError(f"target_batch_sizes: {error}; choose a smaller batch or use more data") from None
+        remedy = "The next start of the workflow leaves it out; to train with it, use more data"
+        raise UserError(f"target_batch_sizes: {error}. {remedy}") from None
 
 
 def describe(epoch: EpochLine) -> str:
