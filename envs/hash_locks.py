@@ -41,17 +41,8 @@ def entries(text: str) -> Iterator[Pin | str]:
 
 def of_the_index(pins: list[Pin]) -> dict[str, frozenset[str]]:
     """Key → hashes of the files in the package index."""
-    command = [
-        "uv",
-        "pip",
-        "compile",
-        "--no-deps",
-        "--universal",
-        "--python-version",
-        "3.11.9",
-        "--no-python-downloads",
-    ]
-    command += ["--generate-hashes", "--no-header", "--no-annotate", "-"]
+    command = ["uv", "pip", "compile", "--no-deps", "--universal", "--python-version", "3.11.9"]
+    command += ["--no-python-downloads", "--generate-hashes", "--no-header", "--no-annotate", "-"]
     asked = "\n".join(pin.requirement for pin in pins)
     found = subprocess.run(command, input=asked, stdout=subprocess.PIPE, text=True, check=True).stdout
     return {pin.key: pin.hashes for pin in entries(found) if isinstance(pin, Pin)}

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 from encoders import random_reviews, tiny_encoder
+from small import small_grid
 
 from batchscope.config.study import Study
 from batchscope.data.tokens import Tokens, write_tokens
@@ -31,17 +32,12 @@ ENDS = [(1, 12, 184), (2, 24, 368)]
 
 
 def config(**changes: object) -> dict[str, object]:
-    return {
-        "study": "tiny",
-        "data": {"source": "synthetic", "max_length": 32},
-        "models": {"bert": {"architecture": "bert"}},
-        "target_batch_sizes": [16, 40],
-        "lr_policies": {"constant": {"base_lr": 1e-3}},
-        "seeds": [1, 2],
+    own = {
         "budget": {"epochs": 2},
         "keep": "all",
         "insight": {"cartography": {"enabled": True, "examples": 30}},
-    } | changes
+    }
+    return small_grid(**(own | changes))
 
 
 def trained(run: Path, models: list[TextClassifier], within: bool = False) -> Path:

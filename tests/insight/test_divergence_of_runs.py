@@ -9,6 +9,7 @@ import pytest
 import torch
 from encoders import random_reviews, tiny_encoder
 from scipy.spatial.distance import jensenshannon
+from small import small_grid
 
 from batchscope.config.study import Study
 from batchscope.files import write_json
@@ -62,16 +63,7 @@ def test_padded_batches_give_scipys_divergence_of_each_review_alone(kind: str, m
 @pytest.fixture
 def study(small_study, tmp_path: Path) -> tuple[Path, Study]:
     """Two seeds and two batch sizes of an untrained encoder, its weights shaken a little more by the batch size."""
-    config = {
-        "study": "tiny",
-        "data": {"source": "synthetic", "max_length": 32},
-        "models": {"bert": {"architecture": "bert"}},
-        "target_batch_sizes": [16, 40],
-        "lr_policies": {"constant": {"base_lr": 1e-3}},
-        "seeds": [1, 2],
-        "budget": {"epochs": 1},
-    }
-    made = Study.from_mapping(config)
+    made = Study.from_mapping(small_grid())
     shutil.copytree(small_study.folder / "tokens/bert", tmp_path / "tokens/bert")
     for cell in made.cells():
         spec = small_study.spec("bert").model

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from encoders import random_reviews, tiny_encoder
+from small import small_grid
 
 from batchscope.config.study import Study
 from batchscope.data.tokens import load_tokens
@@ -40,16 +41,8 @@ RATES = [1e-3, 2e-3, 3e-3, 4e-3]
 
 
 def config(**changes: object) -> dict[str, object]:
-    return {
-        "study": "tiny",
-        "data": {"source": "synthetic", "max_length": 32},
-        "models": {"bert": {"architecture": "bert"}},
-        "target_batch_sizes": [16, 40],
-        "lr_policies": {"constant": {"base_lr": 1e-3}},
-        "seeds": [1, 2],
-        "budget": {"epochs": 1},
-        "insight": {"geometry": {"enabled": True, "examples": 12, "path_points": 3}},
-    } | changes
+    own = {"insight": {"geometry": {"enabled": True, "examples": 12, "path_points": 3}}}
+    return small_grid(**(own | changes))
 
 
 @pytest.fixture(scope="module")

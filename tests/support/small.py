@@ -24,6 +24,19 @@ TINY = {
 }
 
 
+def small_grid(**changes: object) -> dict[str, object]:
+    """A study of two batch sizes and two seeds on the tokens of ``small_study``, for stages that compare runs."""
+    return {
+        "study": "tiny",
+        "data": {"source": "synthetic", "max_length": 32},
+        "models": {"bert": {"architecture": "bert"}},
+        "target_batch_sizes": [16, 40],
+        "lr_policies": {"constant": {"base_lr": 1e-3}},
+        "seeds": [1, 2],
+        "budget": {"epochs": 1},
+    } | changes
+
+
 def tiny_config(**changes):
     """A study of both tiny encoders; 230 reviews give 184 for training: 11 windows of 16 and a tail of 8."""
     return {

@@ -14,7 +14,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, NullLocator
 
 from batchscope.errors import counted
 from batchscope.report.calibration import rows_of
@@ -24,7 +24,7 @@ from batchscope.report.findings import read_csv
 from batchscope.report.maps import sentence_figure
 from batchscope.report.numbers import MINUS, listed, percent
 from batchscope.report.spec import FiguresSpec
-from batchscope.report.style import INK, MUTED, PAPER, batch_colours, frame
+from batchscope.report.style import AS_MUCH, INK, MUTED, PAPER, batch_colours, frame, ratio_axis
 from batchscope.statistics.cartography import BORDER, REGIONS
 
 TABLES = ("cartography", "cartography_regions", "cartography_pairs", "cartography_ratio")
@@ -34,7 +34,6 @@ MARKS = {"confidence": ("D", True), "variability": ("D", False), "region": ("^",
 NARROWEST = 0.2
 """Least range of the axis of variability."""
 CELLS_ACROSS = 26
-AS_MUCH = (0.5, 2.0)
 HEADING = "Which training examples are easy or hard: batch size against seed"
 DENSITY_SCALE = LinearSegmentedColormap.from_list("density", ["#d5e8e0", "#94c8c2", "#4896ab", "#235f8c", "#15284f"])
 
@@ -193,7 +192,8 @@ def agreement_figure(spec: FiguresSpec, tables: Tables) -> Figure:
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}".replace("-", MINUS)))
         axis.xaxis.set_major_locator(MaxNLocator(5))
     ratios.set_title("Batch sizes over seeds")
-    _ratio_axis(ratios, tables.ratios)
+    ratio_axis(ratios, tables.ratios)
+    ratios.set_xlabel("ratio of the differences")
     for axis in (*correlations, ratios):
         axis.grid(axis="y", visible=False)
     note = "A correlation of 1: both runs order the training examples alike. Small marks: pairs of runs, large ones "
@@ -232,19 +232,6 @@ def _ratio_marks(axis: Axes, place: int, found: pd.DataFrame, reason: str) -> No
             axis.plot([row.low, row.high], [at, at], color=INK, linewidth=1.2)
         if row.ratio > 0:
             axis.plot(row.ratio, at, marker, color=INK, markerfacecolor=INK if filled else PAPER, markersize=5)
-
-
-def _ratio_axis(axis: Axes, ratios: pd.DataFrame) -> None:
-    axis.axvline(1, color=INK, linewidth=0.9, zorder=1)
-    axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_locator(LogLocator(base=2, subs=(1.0,)))
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ends = ratios[["low", "high", "ratio"]].astype(float).to_numpy()
-    ends = ends[np.isfinite(ends) & (ends > 0)]
-    low, high = (min(AS_MUCH[0], ends.min()), max(AS_MUCH[1], ends.max())) if len(ends) else AS_MUCH
-    axis.set_xlim(low / 1.15, high * 1.15)
-    axis.set_xlabel("ratio of the differences")
 
 
 def _agreement_key() -> Sequence[Artist]:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter
 
 from batchscope.errors import counted
 from batchscope.report.calibration import rows_of
@@ -21,7 +21,7 @@ from batchscope.report.findings import read_csv
 from batchscope.report.glyphs import printable
 from batchscope.report.numbers import percent
 from batchscope.report.spec import ErrorsShown, FiguresSpec
-from batchscope.report.style import INK, MUTED, PAPER, RULE, batch_colours, batch_key, frame
+from batchscope.report.style import INK, MUTED, PAPER, RULE, batch_colours, batch_key, frame, ratio_axis
 
 KINDS = {"class": "class", "tokens": "length in tokens", "truncated": "truncated?"}
 CLEAR = 2.5
@@ -296,15 +296,7 @@ def flips_figure(spec: FiguresSpec, flips: pd.DataFrame) -> Figure:
     shares.set_xlim(left=0)
     shares.set_xlabel(f"share of the test {spec.words[1]} predicted differently")
     shares.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
-    ratios.axvline(1, color=INK, linewidth=0.9)
-    ratios.set_xscale("log", base=2)
-    ratios.xaxis.set_major_locator(LogLocator(base=2, subs=(1.0,)))
-    ratios.xaxis.set_minor_locator(NullLocator())
-    ratios.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ends = flips[["low", "high", "ratio"]].astype(float).to_numpy()
-    ends = ends[np.isfinite(ends) & (ends > 0)]
-    low, high = (min(0.5, ends.min()), max(2.0, ends.max())) if len(ends) else (0.5, 2.0)
-    ratios.set_xlim(low / 1.15, high * 1.15)
+    ratio_axis(ratios, flips)
     ratios.set_xlabel("ratio: batch sizes over seeds")
     for axis in (shares, ratios):
         axis.grid(axis="y", visible=False)

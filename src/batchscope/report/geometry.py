@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from batchscope.errors import counted
+from batchscope.report.calibration import rows_of
 from batchscope.report.catalogue import suffix
-from batchscope.report.geometry_figures import OTHERS, SHARPNESS, Tables, part_of, titles_of
+from batchscope.report.geometry_figures import OTHERS, SHARPNESS, Tables, part_of
 from batchscope.report.numbers import MINUS, listed
 from batchscope.report.pictures import Picture, embedded
 from batchscope.report.spec import FiguresSpec, ReportSpec
@@ -93,7 +94,7 @@ def _sure(table: pd.DataFrame, name: str) -> "pd.Series[bool]":
 def sentences(spec: FiguresSpec, tables: Tables) -> list[str]:
     """What the intervals rest on, whether batch sizes lie further apart than seeds, and what is missing."""
     found = []
-    for title, model, budget in titles_of(spec):
+    for title, model, budget in rows_of(spec):
         part = part_of(tables.correlations, model, budget)
         row = part[(part.checkpoint == "best") & (part.measure == "lr_sum")].iloc[0]
         rests = (
@@ -138,7 +139,7 @@ def _figures(spec: ReportSpec, figures: Path) -> list[Shown]:
         return Shown(title, embedded(figures, name), caption)
 
     found = [shown("Sharpness and accuracy, before and after the learning rates", "geometry_correlations", ADDS)]
-    for title, model, budget in titles_of(spec):
+    for title, model, budget in rows_of(spec):
         end = suffix(spec, budget)
         found.append(shown(f"{title}: every run's sharpness", f"geometry_sharpness_{model}{end}", EVERY_RUN))
         found.append(shown(f"{title}: is there a hill between two runs?", f"geometry_paths_{model}{end}", HILL))
@@ -153,7 +154,7 @@ def cells_table(spec: FiguresSpec, runs: pd.DataFrame) -> Table:
     names |= {"gradient_norm": "#gradient norm", "distance": "#distance", "lr_sum": "#ΣLR"}
     best = runs[runs.checkpoint == "best"]
     rows = []
-    for title, model, budget in titles_of(spec):
+    for title, model, budget in rows_of(spec):
         part = spec.of_budget(budget)
         for policy in part.policy_names:
             for batch in part.batch_sizes:

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from batchscope.errors import counted
+from batchscope.report.calibration import rows_of
 from batchscope.report.catalogue import suffix
 from batchscope.report.findings import read_csv
 from batchscope.report.maps import sentence_figure
@@ -67,15 +68,6 @@ class Tables(NamedTuple):
         return cls(*(read_csv(folder, name) for name in TABLES))
 
 
-def titles_of(spec: FiguresSpec) -> list[tuple[str, str, str]]:
-    """Title, model and budget of every model under every budget; one budget alone is not named."""
-    return [
-        (f"{model}, {budget}" if spec.several_budgets else model, model, budget)
-        for model in spec.model_names
-        for budget in spec.budget_names
-    ]
-
-
 def part_of(table: pd.DataFrame, model: str, budget: str) -> pd.DataFrame:
     """The rows of one model and budget; none where the table is empty."""
     return table[(table.model == model) & (table.budget == budget)] if "budget" in table else table
@@ -88,7 +80,7 @@ def geometry_figures(spec: FiguresSpec, folder: Path) -> dict[str, Figure]:
         "geometry_correlations": correlations_figure(spec, tables.correlations),
         "geometry_cka": cka_figure(spec, tables.pairs),
     }
-    for title, model, budget in titles_of(spec):
+    for title, model, budget in rows_of(spec):
         part, end = spec.of_budget(budget), suffix(spec, budget)
         drawn[f"geometry_sharpness_{model}{end}"] = sharpness_figure(part, part_of(tables.runs, model, budget), title)
         drawn[f"geometry_paths_{model}{end}"] = paths_figure(part, part_of(tables.paths, model, budget), title)
@@ -146,7 +138,7 @@ def correlations_figure(spec: FiguresSpec, table: pd.DataFrame) -> Figure:
     best = table[table.checkpoint == "best"]
     shown = [
         (title, part)
-        for title, model, budget in titles_of(spec)
+        for title, model, budget in rows_of(spec)
         if len(part := part_of(best, model, budget)) and "partial" in part and part.accuracy.notna().any()
     ]
     if not shown:
@@ -233,7 +225,7 @@ def paths_figure(spec: FiguresSpec, paths: pd.DataFrame, title: str) -> Figure:
 def cka_figure(spec: FiguresSpec, pairs: pd.DataFrame) -> Figure:
     """Similarity of the pooled features of two runs: batch sizes beside seeds; a panel per model and budget."""
     heading = "How alike are the features of two runs?"
-    shown = [(title, part) for title, model, budget in titles_of(spec) if len(part := part_of(pairs, model, budget))]
+    shown = [(title, part) for title, model, budget in rows_of(spec) if len(part := part_of(pairs, model, budget))]
     if not shown:
         return sentence_figure(heading, "The study has no two runs that differ in the batch size or the seed alone.")
     colours, marks = batch_colours(spec), policy_marks(spec)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -29,6 +30,8 @@ from batchscope.files import atomic
 from batchscope.report.glyphs import font_families
 from batchscope.report.spec import FiguresSpec
 
+AS_MUCH = (0.5, 2.0)
+"""Ratios that an axis of ratios shows in any case."""
 NARROW = 4
 """Ratio of the ends of a logarithmic axis below which it has the ticks of a linear one."""
 INK, MUTED, RULE, PAPER = "#22262e", "#6b717c", "#dfe1e5", "#ffffff"
@@ -240,6 +243,19 @@ def plain_log(axis: Axis) -> None:
     axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]) if narrow else LogLocator(subs=(1, 2, 5), numticks=8))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+
+
+def ratio_axis(axis: Axes, ratios: pd.DataFrame) -> None:
+    """An axis of ratios around 1, in powers of two, with every ratio and the ends of its interval in sight."""
+    axis.axvline(1, color=INK, linewidth=0.9, zorder=1)
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_locator(LogLocator(base=2, subs=(1.0,)))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ends = ratios[["low", "high", "ratio"]].astype(float).to_numpy()
+    ends = ends[np.isfinite(ends) & (ends > 0)]
+    low, high = (min(AS_MUCH[0], ends.min()), max(AS_MUCH[1], ends.max())) if len(ends) else AS_MUCH
+    axis.set_xlim(low / 1.15, high * 1.15)
 
 
 def save(figure: Figure, path: Path, colours: int = 256) -> None:
