@@ -99,6 +99,44 @@ def test_a_faulty_run_is_never_an_effect_and_keeps_its_place_in_the_family() -> 
             assert after.tests == 7
 
 
+def reference_holm(p_values: list[float]) -> list[float]:
+    """Step by step, as Holm 1979 states it."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for step, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - step) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def test_the_p_values_of_a_family_are_corrected_and_decide_the_verdict() -> None:
+    """The same contrasts in a family each and in one family, so that uncorrected and corrected values are known."""
+    grid = cells()
+    correct = predictions(grid, seed=3, gap=0.08)
+    contrasts = {
+        f"{policy}-{size}": {"factor": "batch_size", "levels": [64, size], "lr_policies": [policy]}
+        for policy in POLICIES
+        for size in (256, 1024)
+    }
+    alone, together = (
+        findings(planned(grid, claims), correct, {}, claims)
+        for claims in (
+            Claims.model_validate(
+                {"margin": 4, "contrasts": {name: one | {"family": name} for name, one in contrasts.items()}}
+            ),
+            Claims.model_validate({"margin": 4, "contrasts": contrasts}),
+        )
+    )
+    for estimand in ("population", "these_reviews"):
+        each = [one for one in alone if one.estimand == estimand]
+        family = [one for one in together if one.estimand == estimand]
+        assert [one.p for one in each] == [one.p_holm for one in each] == [one.p for one in family]
+        assert [one.p_holm for one in family] == pytest.approx(reference_holm([one.p for one in each]), rel=1e-12)
+        equivalent = reference_holm([one.p_equivalence for one in each])
+        assert [one.p_equivalence for one in family] == pytest.approx(equivalent, rel=1e-12)
+        assert [one.verdict == "different" for one in family] == [one.p_holm < 0.05 for one in family]
+        assert any(one.p < 0.05 <= one.p_holm for one in family), "the correction decides nothing"
+
+
 def test_one_seed_compares_trained_models() -> None:
     grid = cells(seeds=1)
     correct = predictions(grid, gap=0.1)

@@ -1,6 +1,7 @@
 """Branches at larger batches: factor 1 is the run itself, and what a training did not keep is replayed bit for bit."""
 
 import json
+import math
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -129,6 +130,12 @@ def test_factor_1_is_the_run_itself_to_the_last_bit(trained: Trained) -> None:
     assert all(torch.equal(ours[name], tensor) for name, tensor in expected["model"].items())
     moments, theirs = run.optimizer.state_dict()["state"], expected["optimizer"]["state"]
     assert all(torch.equal(moments[i][name], theirs[i][name]) for i in theirs for name in theirs[i])
+    end = max(kept.updates)
+    other = history | {end: history[end] | {"loss": math.nextafter(history[end]["loss"], math.inf)}}
+    with run.stop:
+        state = kept.load(min(kept.updates))
+        assert state is not None
+        assert follow(run, state, trained.training, SPEC.samples, 1, other)["equals_run"] is False, "one bit differs"
 
 
 def test_a_branch_has_k_times_the_batch_and_root_k_times_the_rate(trained: Trained, branched: dict) -> None:
