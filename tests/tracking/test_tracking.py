@@ -225,7 +225,7 @@ def test_the_service_killed_in_mid_run(tmp_path: Path, caplog: pytest.LogCapture
     with tracker:
         for record in history():
             tracker.log(record)
-            if record["update"] == UPDATES // 2:
+            if record["kind"] == "update" and record["update"] == UPDATES // 2:
                 service_of(tracker).kill()
             time.sleep(0.02)
     assert "tracking stopped" in the_only_warning(caplog)
