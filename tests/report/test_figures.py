@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import fabricate
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -11,7 +10,7 @@ from PIL import Image
 from batchscope.config.study import Study
 from batchscope.errors import UserError
 from batchscope.report.catalogue import figure_names
-from batchscope.report.figures import draw_figures, quality_cost_figure, strongest_keys
+from batchscope.report.figures import draw_figures, quality_cost_figure
 from batchscope.report.style import batch_colours
 from batchscope.report.tables import write_tables
 
@@ -80,12 +79,6 @@ def test_palette_replaces_the_scale() -> None:
     own = ["#112233", "#445566", "#778899"]
     assert batch_colours(fabricate.spec(report={"palette": own})) == dict(zip([16, 64, 256], own, strict=True))
     assert len(set(batch_colours(fabricate.spec()).values())) == 3
-
-
-def test_strongest_keys_keep_their_distance() -> None:
-    weights = np.zeros((4, 20))
-    weights[:, [3, 4, 12]] = [0.5, 0.4, 0.1]
-    assert strongest_keys(weights, 2, apart=2) == [3, 12]
 
 
 def test_figures_without_tables_say_so(tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ from batchscope.report.maps import (
     layer_in_words,
     load_attention,
     load_heads,
+    name_keys,
     not_allowed,
     pooled,
     readable,
+    strongest_keys,
 )
 from batchscope.report.style import ATTENTION_SCALE, NOT_ALLOWED, attention_norm
 
@@ -124,3 +126,19 @@ def test_tokens_are_readable() -> None:
     assert readable("  \n") == "··↵"
     assert readable("U+1F600 2/4") == "U+1F600 2/4"
     assert readable("a" * 40) == "a" * 13 + "…"
+
+
+def test_strongest_keys_keep_their_distance() -> None:
+    weights = np.zeros((4, 20))
+    weights[:, [3, 4, 12]] = [0.5, 0.4, 0.1]
+    assert strongest_keys(weights, 2, apart=2) == [3, 12]
+
+
+@pytest.mark.parametrize("tokens", [32, 33])
+def test_a_long_map_names_its_strongest_keys_alone(tokens: int) -> None:
+    weights = np.zeros((tokens, tokens))
+    weights[:, 9] = 1
+    axis = Figure().subplots()
+    name_keys(axis, [f"w{position}" for position in range(tokens)], weights)
+    named = [label.get_text() for label in axis.get_xticklabels()]
+    assert named == [f"w{position}" for position in range(32)] if tokens == 32 else len(named) == 7 and "w9" in named

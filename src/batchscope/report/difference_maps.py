@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from batchscope.errors import counted
 from batchscope.report.glyphs import printable
-from batchscope.report.maps import ReviewMaps, draw_map, has_window, layer_in_words
+from batchscope.report.maps import ReviewMaps, draw_map, has_window, keys_in_words, layer_in_words, name_keys
 from batchscope.report.spec import GridCell
 from batchscope.report.style import DIFFERENCE_SCALE, RULE, cube_root, difference_bar, frame, not_allowed_key
 from batchscope.wording import Wording
@@ -43,12 +43,13 @@ def difference_figure(model: str, maps: Sequence[Shown], other_seed: Shown | Non
         draw_map(axis, cube_root(after - before), layer["window"], norm, DIFFERENCE_SCALE)
         axis.set_title(f"{name}\n{100 * moved(before, after):.1f}% of the attention moved", pad=4)
         axis.spines[:].set(visible=True, color=RULE)
-        axis.set(xticks=[], yticks=[], xlabel="key: token attended to")
+        name_keys(axis, first.facts["tokens"], np.abs(after - before))
     axes[0].set_ylabel("query: token that attends")
     difference_bar(figure, axes, largest)
     note = f"Last layer ({layer_in_words(layer)}), mean over heads; {cell.policy} LR policy, {cell.budget}, seed "
     note += (
-        f"{cell.seed}; {counted(n, 'token')}. Orange: more attention than at batch size {cell.batch:,}, blue: less. "
+        f"{cell.seed}; {counted(n, 'token')}. {keys_in_words(n, 'whose attention changed most')}"
+        f"Orange: more attention than at batch size {cell.batch:,}, blue: less. "
     )
     note += (
         "Colour follows the cube root of the difference. Attention moved: half the sum of the absolute differences of "

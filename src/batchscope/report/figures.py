@@ -27,10 +27,11 @@ from batchscope.report.maps import (
     ReviewMaps,
     draw_map,
     has_window,
+    keys_in_words,
     layer_in_words,
     load_attention,
+    name_keys,
     prediction_in_words,
-    readable,
     sentence_figure,
     truth_in_words,
 )
@@ -57,9 +58,7 @@ from batchscope.report.sweep import chosen_by, sweep_figures
 from batchscope.statistics.paired import wilson_interval
 from batchscope.wording import Wording
 
-SHORT_ENOUGH_TO_LABEL = 32
 LOG_FROM_RATIO = 10
-NAMED_KEYS = 7
 SUBTITLE: dict[str, Any] = {"fontsize": 7.5, "color": MUTED, "in_layout": False}
 
 
@@ -255,37 +254,18 @@ def attention_figure(model: str, maps: Sequence[tuple[GridCell, ReviewMaps]], wo
         axis.set_title(f"target batch size {cell.batch:,}\n", pad=2)
         axis.text(0, 1.02, prediction_in_words(review), transform=axis.transAxes, **SUBTITLE)
         axis.spines[:].set(visible=True, color=RULE)
-        _name_keys(axis, review.facts["tokens"], review.weights[-1])
+        name_keys(axis, review.facts["tokens"], review.weights[-1])
     axes[0].set_ylabel("query: token that attends")
     attention_bar(figure, axes, norm)
     cell = maps[0][0]
     note = (
         f"Last layer ({layer_in_words(layer)}), mean over heads; {cell.policy} LR policy, {cell.budget}, seed "
         f"{cell.seed}; "
-        f"{counted(n, 'token')}. Named below each map: the keys with most attention. {ATTENTION_NORM_IN_WORDS}"
+        f"{counted(n, 'token')}. {keys_in_words(n, 'with most attention')}{ATTENTION_NORM_IN_WORDS}"
     )
     title = f"{model}: {printable(words.of(first.facts['title']))}, {truth_in_words(first)}"
     frame(figure, title, note, not_allowed_key() if has_window([layer], n) else [])
     return figure
-
-
-def strongest_keys(weights: np.ndarray, count: int, apart: float) -> list[int]:
-    """Positions of the ``count`` keys with most attention over all queries, no two closer than ``apart``, in order."""
-    chosen: list[int] = []
-    for position in np.argsort(-weights.sum(0), kind="stable"):
-        if all(abs(int(position) - other) >= apart for other in chosen):
-            chosen.append(int(position))
-        if len(chosen) == count:
-            break
-    return sorted(chosen)
-
-
-def _name_keys(axis: Axes, tokens: list[str], weights: np.ndarray) -> None:
-    n = len(tokens)
-    shown = list(range(n)) if n <= SHORT_ENOUGH_TO_LABEL else strongest_keys(weights, NAMED_KEYS, n / 24)
-    axis.set_xticks(shown, [readable(tokens[position]) for position in shown], rotation=90, fontsize=7)
-    axis.set_yticks([])
-    axis.tick_params(axis="x", length=2.5, color=MUTED)
 
 
 def _policy_line(

@@ -19,6 +19,7 @@ from batchscope.report.glyphs import printable
 from batchscope.report.style import (
     ATTENTION_NORM_IN_WORDS,
     ATTENTION_SCALE,
+    MUTED,
     NOT_ALLOWED,
     RULE,
     attention_bar,
@@ -32,6 +33,8 @@ from batchscope.wording import REVIEWS, Wording
 
 LONGEST_LABEL = 14
 MOST_LABELS = 128
+SHORT_ENOUGH_TO_LABEL = 32
+NAMED_KEYS = 7
 MOST_PIXELS = 48
 """Of a head's map in the grid of all heads, across."""
 LINE_MARKS = str.maketrans({"\n": "↵", "\r": "↵", "\t": "⇥"})
@@ -143,6 +146,31 @@ def layer_in_words(layer: LayerMeasures) -> str:
     """`layer 12, global`, or `layer 12, window ±64`; counted from 1."""
     kind = "global" if layer["window"] is None else f"window ±{layer['window']}"
     return f"layer {layer['layer'] + 1}, {kind}"
+
+
+def strongest_keys(weights: NDArray[np.floating], count: int, apart: float) -> list[int]:
+    """Positions of the ``count`` keys with most attention over all queries, no two closer than ``apart``, in order."""
+    chosen: list[int] = []
+    for position in np.argsort(-weights.sum(0), kind="stable"):
+        if all(abs(int(position) - other) >= apart for other in chosen):
+            chosen.append(int(position))
+        if len(chosen) == count:
+            break
+    return sorted(chosen)
+
+
+def name_keys(axis: Axes, tokens: Sequence[str], weights: NDArray[np.floating]) -> None:
+    """Write below a map of ``weights`` ``[n, n]`` its keys: all of a short review, else those with the largest sums."""
+    n = len(tokens)
+    shown = list(range(n)) if n <= SHORT_ENOUGH_TO_LABEL else strongest_keys(weights, NAMED_KEYS, n / 24)
+    axis.set_xticks(shown, [readable(tokens[position]) for position in shown], rotation=90, fontsize=7)
+    axis.set_yticks([])
+    axis.tick_params(axis="x", length=2.5, color=MUTED)
+
+
+def keys_in_words(n: int, which: str) -> str:
+    """The sentence of a note about the keys that ``name_keys`` names; empty where it names all ``n``."""
+    return "" if n <= SHORT_ENOUGH_TO_LABEL else f"Named below each map: the keys {which}. "
 
 
 def readable(token: str) -> str:
