@@ -19,7 +19,7 @@ from batchscope.data.tokens import Tokens, write_tokens
 from batchscope.errors import UserError
 from batchscope.files import write_json
 from batchscope.insight.cartography import map_examples
-from batchscope.insight.cartography_measures import write_dynamics
+from batchscope.insight.cartography_measures import kept_epochs, write_dynamics
 from batchscope.insight.spec import CartographyMeasuresSpec
 from batchscope.insight.stored_cartography import FILE, Dynamics, EpochEnd, read_dynamics, store_dynamics
 from batchscope.model.checkpoint import save_checkpoint
@@ -89,6 +89,11 @@ def reference_probabilities(model: TextClassifier, tokens: Tokens, rows: np.ndar
     return torch.stack(parts).numpy()
 
 
+def follow(spec: CartographyMeasuresSpec, tokens_folder: Path, run: Path) -> None:
+    """As the stage does."""
+    write_dynamics(spec, tokens_folder, run / "history.jsonl", kept_epochs(run), run / FILE, "cpu")
+
+
 @pytest.mark.parametrize("name", ["bert", "modernbert", "distilbert"])
 def test_the_probabilities_are_those_of_a_dense_reference(
     tokens: tuple[Path, Tokens], tmp_path: Path, name: str
@@ -96,7 +101,7 @@ def test_the_probabilities_are_those_of_a_dense_reference(
     folder, there = tokens
     models = two(name)
     run = trained(tmp_path / "run", models, within=True)
-    write_dynamics(SPEC, folder, run, "cpu")
+    follow(SPEC, folder, run)
     found = read_dynamics(run)
     assert found.probability.dtype == np.float32 and found.probability.shape == found.right.shape == (30, 2)
     assert [tuple(end) for end in found.ends] == ENDS and found.asked == 30
@@ -118,7 +123,7 @@ def test_more_padding_changes_no_probability(tokens: tuple[Path, Tokens], tmp_pa
     run = trained(tmp_path / "run", two("bert"))
     found = []
     for place in (folder, tmp_path / "wide"):
-        write_dynamics(SPEC, place, run, "cpu")
+        follow(SPEC, place, run)
         found.append(read_dynamics(run).probability)
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
 
@@ -126,17 +131,17 @@ def test_more_padding_changes_no_probability(tokens: tuple[Path, Tokens], tmp_pa
 def test_checkpoints_that_are_missing_or_changed_are_named(tokens: tuple[Path, Tokens], tmp_path: Path) -> None:
     model, (folder, _) = two("bert")[0], tokens
     run = trained(tmp_path / "run", [model, model])
-    write_dynamics(SPEC.model_copy(update={"examples": 9999}), folder, run, "cpu")
+    follow(SPEC.model_copy(update={"examples": 9999}), folder, run)
     found = read_dynamics(run)
     assert (found.asked, len(found.example_id)) == (9999, 64)
     np.testing.assert_array_equal(found.probability[:, 0], found.probability[:, 1])
     (path,) = run.glob("checkpoints/epoch2-*")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match=f"{re.escape(str(path))} is not as its training wrote it"):
-        write_dynamics(SPEC, folder, run, "cpu")
+        follow(SPEC, folder, run)
     path.unlink()
     with pytest.raises(UserError, match=r"no checkpoint of epoch 2, .*best\.safetensors and start the workflow again"):
-        write_dynamics(SPEC, folder, run, "cpu")
+        follow(SPEC, folder, run)
 
 
 def test_a_damaged_or_missing_file_of_a_run_is_named(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from batchscope.insight.spec import GeometryMeasuresSpec
 from batchscope.model.checkpoint import save_checkpoint
 from batchscope.model.classifier import TextClassifier, build_model
 from batchscope.model.spec import ModelSpec
+from batchscope.provenance.layout import checkpoints_of
 
 CPU = torch.device("cpu")
 SPEC = GeometryMeasuresSpec(
@@ -66,7 +67,7 @@ def study(small_study, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
         scores = measure(right, np.arange(20) % 2)
         write_json(run / "metrics.json", {split: {"best": scores, "last": scores} for split in ("validation", "test")})
         start = spec, seed
-        measure_geometry(SPEC, start, folder / "tokens/bert", run, "cpu")
+        measure_geometry(SPEC, start, folder / "tokens/bert", checkpoints_of(run), run / "geometry.json", "cpu")
     compare_geometry(made.geometry_spec(), folder, "cpu")
     return folder, made, spec
 
@@ -169,7 +170,7 @@ def test_a_best_checkpoint_that_is_the_last_is_measured_once(
     shutil.copyfile(run / "checkpoints/best.safetensors", run / "checkpoints/last.safetensors")
     quick = SPEC.model_copy(update={"examples": 9999, "eigenvalues": 0, "draws": 1, "ascent_steps": 1})
     with caplog.at_level("INFO"):
-        measure_geometry(quick, (spec, 1), folder / "tokens/bert", run, "cpu")
+        measure_geometry(quick, (spec, 1), folder / "tokens/bert", checkpoints_of(run), run / "geometry.json", "cpu")
     found = read_json(run / "geometry.json")
     assert found["best"] == found["last"] and "one checkpoint" in caplog.text
     assert (found["asked"], found["examples"]) == (9999, 184)

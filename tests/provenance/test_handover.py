@@ -21,6 +21,12 @@ from batchscope.provenance.fingerprint import file_hash
 from batchscope.provenance.handover import FILES, collect
 from batchscope.provenance.layout import Layout
 
+INSIGHT = {
+    "attention": {"enabled": True, "reviews": 9, "ablation_reviews": 5},
+    "cartography": {"enabled": True, "examples": 9},
+    "errors": {"enabled": True, "reviews": 9},
+    "geometry": {"enabled": True, "examples": 9, "draws": 2, "eigenvalues": 1, "hessian_products": 9},
+}
 TEXTS = ["one of the best films of the year", "i wanted to like it , but it is a bore from the first minute on"]
 IMPORTED = """
 import sys
@@ -83,7 +89,8 @@ def new_run(folder: Path, small_study, name: str = RUN, threads: int = 1, **chan
 def trained(request, small_study, tmp_path_factory):
     """A trained run and what its training left, to be copied."""
     model, threads = request.param
-    run = new_run(tmp_path_factory.mktemp("trained"), small_study, RUN.replace("bert", model), threads)
+    folder, name = tmp_path_factory.mktemp("trained"), RUN.replace("bert", model)
+    run = new_run(folder, small_study, name, threads, keep="all", insight=INSIGHT)
     write_reviews(run, TEXTS)
     run.succeed("train")
     return run
@@ -99,11 +106,14 @@ def run(trained, tmp_path):
 
 
 def test_a_result_made_ahead_is_the_stage_s_own_and_is_collected_without_torch(run):
-    assert run.left() == ["attention", "evaluate"]
+    assert run.left() == sorted(FILES)
     collected = "the training of this run has computed this already"
-    for stage in ("evaluate", "attention"):
-        done = run.succeed_afresh(stage)
-        assert done.stdout.strip() == "[]", "neither torch nor anything else heavy was imported"
+    for stage in FILES:
+        if stage == "evaluate":
+            done = run.succeed_afresh(stage)
+            assert done.stdout.strip() == "[]", "neither torch nor anything else heavy was imported"
+        else:
+            done = run.succeed(stage)
         assert collected in done.stderr
         ahead = run.hashes(stage)
         for name in FILES[stage]:
@@ -151,7 +161,7 @@ def test_only_what_is_exactly_the_stage_s_own_is_collected(run, change, monkeypa
     collected = collect(run.jobs.read(), f"attention/{run.name}", run.threads)
     assert collected == (change is nothing)
     assert all((run.folder / name).is_file() == collected for name in FILES["attention"])
-    assert run.left() == ["evaluate"], "what nobody can use any more is gone; the other stage's is untouched"
+    assert run.left() == sorted(FILES.keys() - {"attention"}), "what nobody can use is gone; the others are untouched"
 
 
 def test_a_new_training_replaces_what_the_old_one_left(run):
@@ -160,7 +170,7 @@ def test_a_new_training_replaces_what_the_old_one_left(run):
     evaluation.write_text('"stale"')
     shutil.rmtree(run.folder)
     run.succeed("train")
-    assert run.left() == ["attention", "evaluate"] and evaluation.read_text() == before
+    assert run.left() == sorted(FILES) and evaluation.read_text() == before
 
 
 @pytest.fixture
@@ -192,6 +202,18 @@ def test_nothing_is_made_ahead_near_the_deadline(fresh):
     assert fresh.left() == []
 
 
+def last_long_enough() -> None:
+    handover.SHORT = 0
+
+
+def test_after_a_long_training_the_measures_are_left_to_their_own_jobs(tmp_path, small_study):
+    """They may take longer than the training, and can run elsewhere at the same time."""
+    run = new_run(tmp_path, small_study, budget={"epochs": 1}, insight={"errors": INSIGHT["errors"]})
+    training = run.jobs.fork(f"train/{run.name}", "--threads", 1, before=last_long_enough)
+    assert training.complete(timeout=300).returncode == 0
+    assert run.left() == ["evaluate"]
+
+
 def test_strict_training_leaves_its_stages_to_themselves(tmp_path, small_study):
     strict = new_run(tmp_path, small_study, budget={"epochs": 1}, determinism="strict")
     strict.succeed("train")
@@ -221,7 +243,7 @@ def test_a_module_edited_during_the_training_leaves_nothing_behind(fresh, tmp_pa
 
 
 def be_killed_ahead() -> None:
-    handover._compute = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    handover.code_hash = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_process_killed_ahead_has_lost_no_training(fresh):

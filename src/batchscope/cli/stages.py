@@ -9,14 +9,14 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from batchscope.errors import UserError
 from batchscope.files import write_json
 from batchscope.provenance.jobs import JobFile
-from batchscope.provenance.layout import Layout, checkpoints_of
+from batchscope.provenance.layout import Layout, Trained, trained_in
 from batchscope.provenance.stages import model_of, subject_of, verb_of
 from batchscope.training.launch import is_rank, launch
 from batchscope.training.records import HistoryLine
@@ -43,6 +43,10 @@ class Task:
     """When the process started, in seconds since 1970."""
     observe: Callable[[HistoryLine], None] = lambda line: None
     """Sees every line of a training's history as it is written."""
+    unpublished: Trained | None = None
+    """The files of the training that does this job ahead; None where the run is finished."""
+    ahead: Path | None = None
+    """Folder for the files of a job that is done ahead."""
 
     @property
     def layout(self) -> Layout:
@@ -73,6 +77,16 @@ class Task:
     def run(self) -> Path:
         """Folder of the run that the job is for."""
         return self.layout.run(self.subject)
+
+    @property
+    def trained(self) -> Trained:
+        """The files of the run's training."""
+        return self.unpublished or trained_in(self.run)
+
+    @property
+    def output(self) -> Path:
+        """Folder for what the job writes of its run."""
+        return self.ahead or self.run
 
     @property
     def branches(self) -> BranchSpec | None:
@@ -159,10 +173,13 @@ def train(task: Task) -> Work:
     spec, layout = task.jobs.spec(task.name, TrainSpec), task.layout
     limit = deadline(task.runtime, task.started)
 
-    def prepare_later_stages(best: Path, last: Path) -> None:
+    def prepare_later_stages(trained: Trained) -> None:
+        def compute(job: str, folder: Path) -> None:
+            VERBS[verb_of(job)](replace(task, name=job, unpublished=trained, ahead=folder))()
+
         # Several ranks would wait for one; strict kernels give other bits than those of the later stages.
         if settings.gpus == 1 and spec.determinism is None:
-            prepare(task.jobs, task.subject, {"best": best, "last": last}, task.threads, limit)
+            prepare(task.jobs, task.subject, trained, task.threads, compute, task.started, limit)
 
     def work() -> None:
         tracking = task.jobs.spec(f"track/{task.subject}", TrackingSpec)
@@ -239,7 +256,7 @@ def evaluate(task: Task) -> Work:
 
     use_threads(task.threads)
     spec = task.jobs.spec(task.name, EvaluationSpec)
-    return lambda: run(spec, task.tokens, checkpoints_of(task.run), task.run, task.jobs.settings.device)
+    return lambda: run(spec, task.tokens, task.trained.checkpoints, task.output, task.jobs.settings.device)
 
 
 def track(task: Task) -> Work:
@@ -258,8 +275,8 @@ def attention(task: Task) -> Work:
     from batchscope.insight.spec import AttentionSpec
 
     use_threads(task.threads)
-    spec, best = task.jobs.spec(task.name, AttentionSpec), checkpoints_of(task.run)["best"]
-    return lambda: attend(spec, task.tokens, task.layout.reviews, best, task.run, task.jobs.settings.device)
+    spec, best = task.jobs.spec(task.name, AttentionSpec), task.trained.best
+    return lambda: attend(spec, task.tokens, task.layout.reviews, best, task.output, task.jobs.settings.device)
 
 
 def maps(task: Task) -> Work:
@@ -278,8 +295,8 @@ def attention_measures(task: Task) -> Work:
     from batchscope.insight.spec import AttentionMeasuresSpec
 
     use_threads(task.threads)
-    spec, best = task.jobs.spec(task.name, AttentionMeasuresSpec), checkpoints_of(task.run)["best"]
-    output = task.run / "attention/heads.json"
+    spec, best = task.jobs.spec(task.name, AttentionMeasuresSpec), task.trained.best
+    output = task.output / "attention/heads.json"
     return lambda: measure_attention(spec, task.tokens, best, output, task.jobs.settings.device)
 
 
@@ -321,7 +338,8 @@ def geometry_measures(task: Task) -> Work:
     use_threads(task.threads)
     spec, training = task.jobs.spec(task.name, GeometryMeasuresSpec), task.jobs.spec(f"train/{task.subject}", TrainSpec)
     start = training.model, training.seed
-    return lambda: measure_geometry(spec, start, task.tokens, task.run, task.jobs.settings.device)
+    checkpoints, output = task.trained.checkpoints, task.output / "geometry.json"
+    return lambda: measure_geometry(spec, start, task.tokens, checkpoints, output, task.jobs.settings.device)
 
 
 def geometry(task: Task) -> Work:
@@ -338,12 +356,19 @@ def geometry(task: Task) -> Work:
 def cartography_measures(task: Task) -> Work:
     """Write the probability of the label of training examples at the end of each epoch of a run."""
     from batchscope.hardware.device import use_threads
-    from batchscope.insight.cartography_measures import write_dynamics
+    from batchscope.insight.cartography_measures import kept_epochs, write_dynamics
     from batchscope.insight.spec import CartographyMeasuresSpec
+    from batchscope.insight.stored_cartography import FILE
 
     use_threads(task.threads)
-    spec = task.jobs.spec(task.name, CartographyMeasuresSpec)
-    return lambda: write_dynamics(spec, task.tokens, task.run, task.jobs.settings.device)
+    spec, output = task.jobs.spec(task.name, CartographyMeasuresSpec), task.output / FILE
+    history, device = task.trained.history, task.jobs.settings.device
+
+    def work() -> None:
+        epochs = kept_epochs(task.run) if task.unpublished is None else task.unpublished.epochs
+        write_dynamics(spec, task.tokens, history, epochs, output, device)
+
+    return work
 
 
 def cartography(task: Task) -> Work:
@@ -362,8 +387,8 @@ def features(task: Task) -> Work:
     from batchscope.insight.stored_features import FILE
 
     use_threads(task.threads)
-    spec, best = task.jobs.spec(task.name, FeaturesSpec), checkpoints_of(task.run)["best"]
-    return lambda: write_features(spec, task.tokens, best, task.run / FILE, task.jobs.settings.device)
+    spec, best = task.jobs.spec(task.name, FeaturesSpec), task.trained.best
+    return lambda: write_features(spec, task.tokens, best, task.output / FILE, task.jobs.settings.device)
 
 
 def embedding(task: Task) -> Work:
@@ -412,12 +437,12 @@ def is_done(task: Task) -> bool:
 
     A run may be finished in another study or under another name; its training may have computed later stages.
     """
-    from batchscope.provenance.handover import collect
+    from batchscope.provenance.handover import FILES, collect
 
     verb = verb_of(task.name)
     if verb == "train" and not is_rank():
         return _reused(task)
-    return verb in ("evaluate", "attention") and collect(task.jobs, task.name, task.threads)
+    return verb in FILES and collect(task.jobs, task.name, task.threads)
 
 
 def alone(task: Task) -> AbstractContextManager[None]:

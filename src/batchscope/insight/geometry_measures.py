@@ -25,7 +25,6 @@ from batchscope.insight.spec import GeometryMeasuresSpec
 from batchscope.model.checkpoint import load_checkpoint
 from batchscope.model.classifier import TextClassifier, build_model
 from batchscope.model.spec import ModelSpec
-from batchscope.provenance.layout import checkpoints_of
 
 log = logging.getLogger(__name__)
 Start = tuple[ModelSpec, int]
@@ -33,21 +32,27 @@ Start = tuple[ModelSpec, int]
 
 
 def measure_geometry(
-    spec: GeometryMeasuresSpec, start: Start, tokens_folder: Path, run_folder: Path, device_wanted: str
+    spec: GeometryMeasuresSpec,
+    start: Start,
+    tokens_folder: Path,
+    checkpoints: dict[str, Path],
+    output: Path,
+    device_wanted: str,
 ) -> None:
-    """Write ``geometry.json`` of a run. What an encoder does not allow is null, with the reason beside it.
+    """Write ``geometry.json`` of a run's ``best`` and ``last`` checkpoint.
 
-    The examples are the same for every run of a model. Besides the model, the memory holds a few vectors of the size
-    of its weights, those of the Lanczos basis above all.
+    What an encoder does not allow is null, with the reason beside it. The examples are the same for every run of a
+    model. Besides the model, the memory holds a few vectors of the size of its weights, those of the Lanczos basis
+    above all.
     """
-    device, paths = pick_device(device_wanted), checkpoints_of(run_folder)
+    device = pick_device(device_wanted)
     tokens = load_tokens(tokens_folder / "train.arrow")
     examples = drawn_examples(tokens, spec.examples, device)
     initial = initial_weights(start, tokens)
-    model, facts = load_checkpoint(paths["best"], device)
+    model, facts = load_checkpoint(checkpoints["best"], device)
     best = around(model, examples, spec, initial, (facts["epoch"], facts["update"]))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    model, facts = load_checkpoint(paths["last"], device)
+    model, facts = load_checkpoint(checkpoints["last"], device)
     place = facts["epoch"], facts["update"]
     same = place == (best["epoch"], best["update"])
     found: GeometryOfRun = {
@@ -59,7 +64,7 @@ def measure_geometry(
     }
     if isinstance(initial, str):
         found["distance_reason"] = initial
-    write_json(run_folder / "geometry.json", found)
+    write_json(output, found)
     log.info(f"measured the loss around {'one checkpoint' if same else 'two checkpoints'} on "
              f"{counted(found['examples'], 'training example')}")  # fmt: skip
 

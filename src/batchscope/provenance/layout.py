@@ -1,12 +1,15 @@
 """Where the files of a study are, below ``results/{study}/``: every path that follows from a job's name."""
 
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 from batchscope.errors import UserError
 
 RESULTS = Path("results")
 FINGERPRINTS = "fingerprints"
 LOCKS = ".locks"
+EPOCH_END = re.compile(r"epoch(\d+)-val_acc[\d.]+\.safetensors")
 RUN_DEPTHS = (5, 4)
 """Folders of a run below ``runs/``: model, batch, policy, the budget where a study has several, and seed."""
 
@@ -84,6 +87,32 @@ class Layout:
     def code_record(self, code: str) -> Path:
         """The description of a code that a record names."""
         return self.study / FINGERPRINTS / "code" / f"{code}.json"
+
+
+class Trained(NamedTuple):
+    """What a training wrote that later stages read; its run may be published yet or not."""
+
+    best: Path
+    last: Path
+    history: Path
+    epochs: dict[int, Path]
+    """The checkpoints of the ends of epochs, as far as they were kept."""
+
+    @property
+    def checkpoints(self) -> dict[str, Path]:
+        """The checkpoints that every run keeps."""
+        return {"best": self.best, "last": self.last}
+
+
+def trained_in(folder: Path) -> Trained:
+    """The files of a run in its folder."""
+    return Trained(**checkpoints_of(folder), history=folder / "history.jsonl", epochs=epochs_in(folder))
+
+
+def epochs_in(folder: Path) -> dict[int, Path]:
+    """Epoch → the checkpoint of its end; those within an epoch are named by their update as well."""
+    paths = sorted((folder / "checkpoints").glob("epoch*.safetensors"))
+    return {int(named[1]): path for path in paths if (named := EPOCH_END.fullmatch(path.name))}
 
 
 def _folder_of_runs(run_folder: Path) -> Path:

@@ -61,7 +61,8 @@ RUNS_A_MODEL = (
 )
 """The verbs that lease a device and get the study's threads."""
 TOKENS = {split: f"tokens/{{}}/{split}.arrow" for split in ("train", "validation", "test")}
-FACTS = tuple(f"runs/{{}}/{name}" for name in ("history.jsonl", "train.json", "manifest.json"))
+HISTORY, MANIFEST = "runs/{}/history.jsonl", "runs/{}/manifest.json"
+FACTS = (HISTORY, "runs/{}/train.json", MANIFEST)
 BEST, LAST = (f"runs/{{}}/checkpoints/{name}.safetensors" for name in ("best", "last"))
 WRITES: dict[str, tuple[str, ...]] = {
     "corpus": ("data/corpus.parquet",),
@@ -110,12 +111,10 @@ READS: dict[str, tuple[str, ...]] = {
     "attention": ("tokens/{}/tokenizer/*", TOKENS["validation"], BEST, *WRITES["reviews"]),
     "maps": WRITES["attention"],
     "attention_measures": ("tokens/{}/tokenizer/*", TOKENS["test"], BEST),
-    "divergence": (*WRITES["attention_measures"], "runs/{}/manifest.json", BEST, TOKENS["test"]),
+    "divergence": (*WRITES["attention_measures"], MANIFEST, BEST, TOKENS["test"]),
     "geometry_measures": (TOKENS["train"], BEST, LAST),
-    "geometry": (
-        *(*WRITES["geometry_measures"], BEST, "runs/{}/history.jsonl", "runs/{}/metrics.json", TOKENS["train"]),
-    ),
-    "cartography_measures": (TOKENS["train"], "runs/{}/history.jsonl", "runs/{}/manifest.json"),
+    "geometry": (*(*WRITES["geometry_measures"], BEST, HISTORY, "runs/{}/metrics.json", TOKENS["train"]),),
+    "cartography_measures": (TOKENS["train"], HISTORY, MANIFEST),
     "cartography": (*WRITES["cartography_measures"], "runs/{}/metrics.json"),
     "calibration": ("runs/{}/predictions.parquet",),
     "errors": ("runs/{}/predictions.parquet", TOKENS["test"], "tokens/{}/tokenizer/*", *WRITES["corpus"]),

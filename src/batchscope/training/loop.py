@@ -18,6 +18,7 @@ from batchscope.hardware.allocator import keep_freed_memory
 from batchscope.hardware.device import compute_deterministically, device_name, peak_memory_bytes, pick_place
 from batchscope.model.checkpoint import save_checkpoint
 from batchscope.model.flops import training_flops_per_sample
+from batchscope.provenance.layout import Trained, epochs_in
 from batchscope.provenance.manifests import run_fingerprint, run_manifest
 from batchscope.training.kept import KeptStates, kept_folder
 from batchscope.training.ledger import checkpoint_name
@@ -41,7 +42,7 @@ def train(
     state_folder: Path,
     observe: Callable[[HistoryLine], None] = lambda line: None,
     deadline: float | None = None,
-    before_publish: Callable[[Path, Path], None] = lambda best, last: None,
+    before_publish: Callable[[Trained], None] = lambda trained: None,
     certified: bool = False,
     branches: BranchSpec | None = None,
 ) -> None:
@@ -50,10 +51,9 @@ def train(
     ``code`` is the hash of the stage's code. ``observe`` sees every line of the history as it is written. Before
     ``deadline`` (seconds since 1970), and at SIGTERM and SIGINT, a state is saved under ``state_folder`` and Stopped
     is raised; the next call with the same spec and code resumes from it, on the same kind of device and in the same
-    precision: elsewhere it starts anew. ``before_publish`` gets the paths of the best and the last checkpoint before
-    the saved state is deleted. ``certified`` spares the rehearsal of a checkpoint, which the certificate of the model
-    has done. The states that ``branches`` begin with are kept under ``state_folder``. Raises UserError for what the
-    user can fix.
+    precision: elsewhere it starts anew. ``before_publish`` gets the files that later stages read, before the saved
+    state is deleted. ``certified`` spares the rehearsal of a checkpoint, which the certificate of the model has done.
+    The states that ``branches`` begin with are kept under ``state_folder``. Raises UserError for what the user can fix.
     """
     keep_freed_memory()
     if spec.determinism == "strict":
@@ -73,7 +73,7 @@ def train(
     best, last = (workspace.checkpoints / name for name in (checkpoint_name(ledger.best), LAST))
     save_checkpoint(last, run.model, ledger.epochs[-1])
     facts = facts_of(run)
-    before_publish(best, last)
+    before_publish(Trained(best, last, workspace.history_file, epochs_in(workspace.folder)))
     manifest = run_manifest(spec, code, fingerprint, facts, tokens_folder, run.model.loading)
     workspace.publish(run_folder, best.name, spec.keep != "none", facts, manifest)
 
