@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from small import tiny_config
 
 from batchscope.config.errors import is_section, without_none
 from batchscope.config.study import Cell, Study
@@ -105,6 +106,11 @@ def train_specs(study: Study) -> dict[Cell, str]:
             "lr_policies.sqrt.scale_betas: at target batch size 1024, κ.1 − β₁. = 1.6 ≥ 1 for κ = 16, .*up to 639",
         ),
         ("data.split.train", 0.9, "data.split: train . validation . test must be 1, not 1.1"),
+        (
+            "data.split",
+            {"method": "official", "train": 0.9, "validation": 0.2},
+            "data.split: train . validation must be 1, not 1.1; `official` ignores test",
+        ),
         ("data.split.method", "poold", "data.split.method: must be `pooled` or `official` .*'poold'"),
         ("data.synthetic", {"reviews": 5}, "data: `synthetic` settings go with `source: synthetic`"),
         ("data.source", "./no/such/folder", "data: `revision` goes with a hub id"),
@@ -520,3 +526,9 @@ def test_a_claim_on_a_batch_size_that_cannot_be_filled_is_named() -> None:
     said = r"(?s)2,048: there are 300 training examples.*claims\.contrasts\.large\.levels"
     with pytest.raises(UserError, match=said):
         study.without_batches_above(300)
+
+
+@pytest.mark.parametrize("shares", [{"train": 0.9, "validation": 0.1}, {"train": 0.8, "validation": 0.1}])
+def test_an_official_test_set_needs_no_share(shares: dict[str, float]) -> None:
+    config = tiny_config(data={"source": "imdb", "split": {"method": "official", **shares}})
+    assert Study.from_mapping(config).data.split.train == shares["train"]
