@@ -36,6 +36,11 @@ print([name for name in ("torch", "transformers", "numpy", "pyarrow") if name in
 """
 
 
+def started_in_no_time() -> None:
+    """Beside the start-up of a forked process no training is short."""
+    handover.SHORT = float("inf")
+
+
 @dataclass
 class Run:
     """One run of the small study, by the verbs in processes of their own."""
@@ -58,7 +63,8 @@ class Run:
 
     def succeed(self, verb: str, **environment: str):
         """In a forked process."""
-        job = self.jobs.fork(f"{verb}/{self.name}", "--threads", self.threads, **environment)
+        words = f"{verb}/{self.name}", "--threads", self.threads
+        job = self.jobs.fork(*words, before=started_in_no_time, **environment)
         done = job.complete(timeout=300)
         assert done.returncode == 0, done.stderr
         return done

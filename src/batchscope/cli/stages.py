@@ -163,7 +163,7 @@ def train(task: Task) -> Work:
     if settings.gpus > 1 and not is_rank():
         return lambda: launch(settings.gpus, sys.argv[1:])
     from batchscope.hardware.device import pick_place, use_threads
-    from batchscope.provenance.handover import prepare
+    from batchscope.provenance.handover import is_short, prepare
     from batchscope.tracking import Tracker, TrackingSpec
     from batchscope.training.loop import train as run
     from batchscope.training.spec import TrainSpec
@@ -171,7 +171,7 @@ def train(task: Task) -> Work:
 
     use_threads(task.threads)
     spec, layout = task.jobs.spec(task.name, TrainSpec), task.layout
-    limit = deadline(task.runtime, task.started)
+    limit, short = deadline(task.runtime, task.started), is_short(task.started)
 
     def prepare_later_stages(trained: Trained) -> None:
         def compute(job: str, folder: Path) -> None:
@@ -179,7 +179,7 @@ def train(task: Task) -> Work:
 
         # Several ranks would wait for one; strict kernels give other bits than those of the later stages.
         if settings.gpus == 1 and spec.determinism is None:
-            prepare(task.jobs, task.subject, trained, task.threads, compute, task.started, limit)
+            prepare(task.jobs, task.subject, trained, task.threads, compute, short(), limit)
 
     def work() -> None:
         tracking = task.jobs.spec(f"track/{task.subject}", TrackingSpec)

@@ -33,8 +33,8 @@ from batchscope.provenance.stages import (
 
 log = logging.getLogger(__name__)
 SECONDS_NEEDED = 300
-SHORT = 120
-"""Seconds of a training for whose later stages the start of a process would be a large part."""
+SHORT = 20
+"""A training is short if its process lasts less than so many times as long as its start-up."""
 MADE_OF = "made_of.json"
 ALWAYS = ("evaluate", "attention")
 AFTER_A_SHORT_TRAINING = ("features", "attention_measures", "cartography_measures", "geometry_measures")
@@ -80,22 +80,29 @@ def fingerprint(jobs: JobFile, job: str, trained: Trained, threads: int | None) 
     return digest(canonical_json([jobs.identity(job), jobs.code(job), content, jobs.settings.device, threads]))
 
 
+def is_short(started: float) -> Callable[[], bool]:
+    """Call it at the end of the start-up of a process that ``started`` then (seconds since 1970). It tells later
+    whether the training was short: then the start of a process would be a large part of each later stage.
+    """
+    start_up = time.time() - started
+    return lambda: time.time() - started < SHORT * start_up
+
+
 def prepare(
     jobs: JobFile,
     run: str,
     trained: Trained,
     threads: int | None,
     compute: Compute,
-    started: float,
+    short: bool,
     deadline: float | None,
 ) -> None:
-    """Compute what can be had already of the later stages of ``run``, whose training ``started`` then.
+    """Compute what can be had already of the later stages of ``run``, after a ``short`` training all of it.
 
-    Nothing depends on it: it is left out within five minutes of ``deadline``, and what goes wrong is one warning. Both
-    times are in seconds since 1970.
+    Nothing depends on it: it is left out within five minutes of ``deadline`` (seconds since 1970), and what goes wrong
+    is one warning.
     """
-    verbs = ALWAYS + AFTER_A_SHORT_TRAINING if time.time() - started < SHORT else ALWAYS
-    for job in (f"{verb}/{run}" for verb in verbs):
+    for job in (f"{verb}/{run}" for verb in (ALWAYS + AFTER_A_SHORT_TRAINING if short else ALWAYS)):
         if job not in jobs.jobs or not all(path.exists() for path in _inputs(jobs, job, trained).values()):
             continue
         if deadline is not None and time.time() + SECONDS_NEEDED > deadline:
