@@ -60,7 +60,8 @@ def test_one_faulty_run_is_singular(tmp_path: Path) -> None:
 
 def test_duplicates_of_test_reviews_are_counted(tmp_path: Path) -> None:
     _, said = told(tmp_path, crossing=41)
-    assert "Of 300 test reviews, the texts of 41 (13.67%) in train and 41 (13.67%) in validation appear again." in said
+    shares = "41 (13.67%) in train and 41 (13.67%) in validation"
+    assert f"Of 300 test reviews, the same texts are in other splits: {shares}." in said
 
 
 def test_unbalanced_classes_are_named_with_their_share(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def duplicates_in_words(audit: Audit) -> str:
         return ""
     shares = listed(f"{row['reviews']:,} ({percent(row['share'], 2)}) in {row['other']}" for row in found)
     total = counted(audit["splits"]["test"]["reviews"], "test review")
-    return f"Of {total}, the texts of {shares} appear again. They count in every test accuracy."
+    return f"Of {total}, the same texts are in other splits: {shares}. They count in every test accuracy."
 
 
 def balance_in_words(audit: Audit) -> str:

@@ -104,8 +104,8 @@ def scope_of(finding: Finding) -> Scope:
 def family_in_words(findings: Sequence[Finding], claims: Claims) -> str:
     """What the verdicts are about, below their list."""
     about = " and ".join(dict.fromkeys(ESTIMANDS[finding.estimand] for finding in findings))
-    tests = " and ".join(dict.fromkeys(f"{finding.tests:,}" for finding in findings))
-    said = f"Differences in points of test accuracy, for {about}. Holm's correction over {tests} contrasts at "
+    tests = " and ".join(dict.fromkeys(counted(finding.tests, "contrast") for finding in findings))
+    said = f"Differences in points of test accuracy, for {about}. Holm's correction over {tests} at "
     return said + f"{percent(claims.level, 0)}; equivalent: within {claims.margin:g} points."
 
 
