@@ -62,6 +62,19 @@ def test_one_run_of_one_class_of_errors_is_a_sentence(tmp_path: Path) -> None:
     assert "No more than 150 reviews are wrong in any run" in page
 
 
+def test_runs_that_predict_alike_have_no_ratio_and_a_reason(tmp_path: Path) -> None:
+    spec = fabricate.spec(insight={"errors": {"enabled": True, "hardest": 1, "embedding": False}}, **SMALL)
+    folder = study(tmp_path, spec, collapsed=[cell.run for cell in spec.cells])
+    fabricate.small_figures(folder, spec)
+    write_report(spec, folder)
+    page = (folder / "report/index.html").read_text(encoding="utf-8")
+    assert "bert, constant LR policy: no prediction differs between seeds." in page
+    assert "100% are wrong in every run: no batch size and no seed of this study gets them right.</li>" in page
+    assert spec.errors
+    figure = error_figures(spec, spec.errors, folder / "tables")["errors_flips"]
+    assert "no prediction differs between seeds" in {text.get_text().strip() for text in figure.axes[1].texts}
+
+
 def test_messages_follow_the_numbers() -> None:
     counts = pd.DataFrame({"wrong": [10, 20, 0], "wrong_near_boundary": [2, 6, 0]})
     assert margins_message(counts, "m") == "m: 20% to 30% of the errors are close calls"

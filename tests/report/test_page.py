@@ -317,8 +317,6 @@ def test_what_there_is_one_of_is_in_the_singular(tmp_path: Path) -> None:
     spec = fabricate.spec(**ONE_MODEL, target_batch_sizes=[16, 64], seeds=[1])
     write_report(spec, finish(tmp_path, spec))
     shown = re.sub(r"<[^>]+>", " ", without_scripts((tmp_path / "report/index.html").read_text(encoding="utf-8")))
-    wrong = (
-        r"(?<![\d.,])1 (contrasts|runs|seeds|models|reviews|batch sizes|updates|epochs|cells|policies)\b"
-    )
+    wrong = r"(?<![\d.,])1 (contrasts|runs|seeds|models|reviews|batch sizes|updates|epochs|cells|policies)\b"
     assert "over 1 contrast at 5%" in shown
     assert not re.findall(wrong, shown)

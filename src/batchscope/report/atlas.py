@@ -135,10 +135,11 @@ def _counts_in_words(counts: pd.DataFrame) -> list[str]:
     if not always + sometimes:
         return ["No run gets a test review wrong."]
     share = percent(always / (always + sometimes), 0)
-    return [
+    said = (
         f"Of the reviews that any run of a model and LR policy gets wrong, {share} are wrong in every run: no batch "
-        "size and no seed of this study gets them right. The others are decided by the training."
-    ]
+        "size and no seed of this study gets them right."
+    )
+    return [f"{said} The others are decided by the training." if sometimes else said]
 
 
 def _flips_in_words(spec: ReportSpec, flips: pd.DataFrame) -> list[str]:
@@ -147,7 +148,7 @@ def _flips_in_words(spec: ReportSpec, flips: pd.DataFrame) -> list[str]:
     for row in flips.itertuples():
         name = ", ".join([row.model, f"{row.lr_policy} LR policy", *([row.budget] if spec.several_budgets else [])])
         if pd.isna(row.ratio):
-            reason = "no prediction differs between seeds" if pd.isna(row.reason) else f"the comparison {row.reason}"
+            reason = f"the comparison {row.reason}" if row.reason else "no prediction differs between seeds"
             said.append(f"{name}: {reason}.")
             continue
         interval = "" if pd.isna(row.low) else f" (95% interval {row.low:.2f} to {row.high:.2f})"

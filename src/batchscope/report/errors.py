@@ -319,7 +319,7 @@ def _flip_row(shares: Axes, ratios: Axes, place: int, row: Any) -> None:
     if not pd.isna(row.between_seeds):
         shares.plot(row.between_seeds, place, "o", markerfacecolor=PAPER, **look)
     if pd.isna(row.ratio):
-        said = "no prediction differs" if pd.isna(row.reason) else str(row.reason)
+        said = str(row.reason) or "no prediction differs between seeds"
         ratios.text(0.5, place, f" {said}", fontsize=7.5, color=MUTED, va="center", backgroundcolor=PAPER)
         return
     if not pd.isna(row.low):
