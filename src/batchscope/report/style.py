@@ -15,6 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, PowerNorm, to_hex
 from matplotlib.figure import Figure
@@ -259,16 +260,21 @@ def ratio_axis(axis: Axes, ratios: pd.DataFrame) -> None:
 
 
 def save(figure: Figure, path: Path, colours: int = 256) -> None:
-    """Write the figure atomically: an SVG, or a PNG of at most ``colours`` colours, which line art and maps fit in."""
+    """Write the figure atomically: an SVG, or a PNG of at most ``colours`` colours, which line art and maps fit in.
+
+    The first file lays the figure out; one of the other format then shows the same layout.
+    """
     with atomic(path) as temporary:
+        # Drawn once: savefig would draw twice, and write a PNG that is only read again.
         if path.suffix == ".svg":
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
-            return
-        figure.set_dpi(PIXELS_PER_INCH)
-        canvas = FigureCanvasAgg(figure)
-        # Drawn once: savefig would draw twice and write a PNG that is only read again.
-        canvas.draw()  # type: ignore[no-untyped-call]
-        pixels = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
-        drawn = Image.frombuffer("RGBA", canvas.get_width_height(), pixels).convert("RGB")
-        image = drawn.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        image.save(temporary, format="PNG", optimize=True)
+            figure.set_dpi(mpl.rcParams["figure.dpi"])  # of the pictures in it
+            FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None})  # type: ignore[no-untyped-call]
+        else:
+            figure.set_dpi(PIXELS_PER_INCH)
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()  # type: ignore[no-untyped-call]
+            pixels = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+            drawn = Image.frombuffer("RGBA", canvas.get_width_height(), pixels).convert("RGB")
+            image = drawn.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            image.save(temporary, format="PNG", optimize=True)
+        figure.set_layout_engine("none")
