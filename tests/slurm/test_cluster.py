@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 from cluster import LONG_REST, RUN, SlurmStudy, accounted, running_cluster
 
@@ -120,12 +121,9 @@ def squeue(*options: str) -> str:
 def training_process(folder: Path) -> int:
     """The process that trains for the study in a folder."""
     found = [
-        int(process.name)
-        for process in Path("/proc").iterdir()
-        if process.name.isdecimal()
-        and os.access(process / "cwd", os.R_OK)
-        and (process / "cwd").resolve() == folder
-        and (process / "cmdline").read_bytes().split(b"\0")[1:4] == [b"-m", b"batchscope", b"train"]
+        process.pid
+        for process in psutil.process_iter(["cwd", "cmdline"])
+        if process.info["cwd"] == str(folder) and (process.info["cmdline"] or [])[1:4] == ["-m", "batchscope", "train"]
     ]
     assert len(found) == 1, f"{len(found)} processes train in {folder}"
     return found[0]

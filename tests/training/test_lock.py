@@ -4,6 +4,9 @@ import os
 import signal
 import time
 from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 from jobs import RUN, jobs_of
 from lock_holder import hold
@@ -13,6 +16,7 @@ from batchscope import locks
 from batchscope.files import read_json
 from batchscope.locks import take, waiting_lock
 from batchscope.provenance.fingerprint import file_hash
+from batchscope.tracking import Tracker
 
 FILES = ("history.jsonl", "checkpoints/best.safetensors", "checkpoints/last.safetensors")
 
@@ -57,18 +61,35 @@ def test_a_file_system_without_locks_is_told_and_not_fatal(tmp_path, monkeypatch
     assert "without locks" in caplog.text
 
 
+def meet(waits: Path) -> None:
+    """In each of two processes: the one that waits for the lock says so, and the one that trains waits for that."""
+    log, give_up = Tracker.log, time.monotonic() + 60
+
+    def nap(seconds: float) -> None:
+        waits.touch()
+        time.sleep(seconds)
+
+    def log_when_the_other_waits(self: Tracker, record: dict[str, object]) -> None:
+        while not waits.exists() and time.monotonic() < give_up:
+            time.sleep(0.01)
+        log(self, record)
+
+    locks.time = SimpleNamespace(sleep=nap)
+    Tracker.log = log_when_the_other_waits
+
+
 def test_two_studies_that_want_one_run_train_it_once(small_study, tmp_path):
     """Both are started at once, in one results folder; the second finds the files of the first."""
     config = tiny_config(budget={"epochs": 1}, target_batch_sizes=[16])
     alone = jobs_of(tmp_path / "alone", config, small_study)
     assert alone.fork(f"train/{RUN}", "--threads", 1).complete(timeout=300).returncode == 0
     studies = [jobs_of(tmp_path / "both", config | {"study": name}, small_study) for name in ("one", "two")]
-    processes = [jobs.fork(f"train/{RUN}", "--threads", 1) for jobs in studies]
-    started = time.monotonic()
+    meeting = partial(meet, tmp_path / "waits")
+    processes = [jobs.fork(f"train/{RUN}", "--threads", 1, before=meeting) for jobs in studies]
     ended = [process.complete(timeout=300) for process in processes]
     said = [process.stderr for process in ended]
     assert [process.returncode for process in ended] == [0, 0], said
-    assert sum("is at work on the training of" in log for log in said) == 1, (said, time.monotonic() - started)
+    assert sum("is at work on the training of" in log for log in said) == 1, said
     runs = [jobs.layout.run(RUN) for jobs in studies]
     assert sum(read_json(run / "manifest.json")["reused_from"] is not None for run in runs) == 1
     for run in runs:

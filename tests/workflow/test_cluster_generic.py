@@ -33,7 +33,7 @@ def test_the_scripts_tell_how_a_job_ended(site: Path, job: str, end: str):
     number = script("submit", "train", "1", "0", "100", "1", "job.sh", folder=site)
     assert script("status", number, folder=site) == "running"
     (site / "go").touch()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while (status := script("status", number, folder=site)) == "running":
         assert time.monotonic() < deadline
         time.sleep(0.05)
