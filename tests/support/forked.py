@@ -1,42 +1,73 @@
 """Python programs in forked processes, which need not import torch or Snakemake again.
 
-A server per process of the tests has imported the libraries. What it forks is a process like any other: it can be
-killed, has its own environment and folder, and is given a command line. Tests that are about the start of a process,
-its imports or the code that it finds start a fresh one.
+Each process of the tests forks a server off itself before its first test, when it has imported the libraries. What the
+server forks is a process like any other: it can be killed, has its own environment and folder, and is given a command
+line. Tests that are about the start of a process, its imports or the code that it finds start a fresh one.
 """
 
+import faulthandler
+import importlib
+import logging
 import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import forkserver
+from itertools import pairwise
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest import mock
 
-# Not the command line, which takes its import for the start of the process.
 PRELOADED = [
     *("batchscope.training.loop", "batchscope.provenance.handover", "batchscope.evaluation.evaluate"),
     *("batchscope.insight.attention", "batchscope.tracking", "transformers.models.bert.modeling_bert"),
     *("transformers.models.modernbert.modeling_modernbert", "accelerate", "snakemake.cli", "hashed_code"),
 ]
+STARTING = "batchscope.cli.main"
+"""Takes its import for the start of the process."""
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(PRELOADED)
-FOUND = (Path(__file__).parent, Path(__file__).parents[2] / "src")
-"""Where the server finds ``hashed_code`` and the package."""
+CONTEXT.set_forkserver_preload([])
 
 
 def serve() -> None:
-    """Start the server if it does not run yet. Of the path of this process it knows the environment's part alone."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, FOUND), *filter(None, [before])])
-    forkserver.ensure_running()
-    del os.environ["PYTHONPATH"]
-    if before is not None:
-        os.environ["PYTHONPATH"] = before
+    """Start the server if it does not run yet: a fork of this process, not the fresh one of multiprocessing."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    resource_tracker.ensure_running()  # a fresh one
+    with mock.patch.object(util, "spawnv_passfds", _fork_server):
+        forkserver.ensure_running()
+
+
+def _fork_server(_: object, command: list[str], kept: list[int]) -> int:
+    """Fork a process that keeps these descriptors and runs the program which ends ``command``; its number."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if child := os.fork():
+        return child
+    try:
+        _leave_pytest(kept)
+        exec(command[-1], {})
+    finally:
+        os._exit(0)
+
+
+def _leave_pytest(kept: list[int]) -> None:
+    """Drop what belongs to the process of the tests: its files, streams, handlers, and the measuring of lines."""
+    faulthandler.disable()
+    sys.settrace(None)
+    threading.settrace(None)
+    logging.getLogger().handlers.clear()
+    ends = [2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]
+    for before, after in pairwise(ends):
+        os.closerange(before + 1, after)
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    forkserver._forkserver._lock = threading.Lock()  # this process forked while it held the lock
 
 
 class Forked:
@@ -67,6 +98,11 @@ class Forked:
         return subprocess.CompletedProcess(self.words, self.process.exitcode, out, err)
 
 
+def together(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """The same with all output in ``stdout``."""
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout + done.stderr)
+
+
 def _begin(
     words: list[str],
     folder: Path,
@@ -83,6 +119,7 @@ def _begin(
 
 
 def _become(words: list[str], environment: Mapping[str, str], before: Callable[[], object] | None = None) -> None:
+    sys.modules.pop(STARTING, None)
     os.environ.clear()
     os.environ.update(environment)
     sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from forked import Forked
+from forked import Forked, together
 
 from batchscope.data.spec import SyntheticSpec
 from batchscope.data.synthetic import synthetic_reviews
@@ -123,10 +123,15 @@ class Workflow:
         """The package is the checkout's because the Snakefile says so, not because the test does."""
         return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | SECRETS
 
-    def snakemake(self, *arguments, configfile: Path | None = None) -> subprocess.CompletedProcess:
-        """Run Snakemake; stdout and stderr together in ``.stdout``."""
+    def snakemake(self, *arguments, configfile: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake in a forked process; its jobs start fresh ones. stdout and stderr together in ``.stdout``."""
+        _, _, module, *words = self.command(*arguments, configfile=configfile)
+        return together(Forked(module, words, self.folder, self.environment).complete())
+
+    def snakemake_afresh(self) -> subprocess.CompletedProcess[str]:
+        """The same in a process that imports what it needs."""
         return subprocess.run(
-            self.command(*arguments, configfile=configfile),
+            self.command(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -136,8 +141,7 @@ class Workflow:
         )
 
     def dry_run(self, *arguments, configfile: Path | None = None) -> str:
-        """The output of a dry run that succeeds, of Snakemake in a forked process."""
-        _, _, module, *words = self.command("--dry-run", *arguments, configfile=configfile)
-        done = Forked(module, words, self.folder, self.environment).complete()
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        """The output of a dry run that succeeds."""
+        done = self.snakemake("--dry-run", *arguments, configfile=configfile)
+        assert done.returncode == 0, done.stdout
+        return done.stdout

@@ -21,7 +21,7 @@ def pristine(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     def make(folder: Path) -> None:
         workflow = Workflow(root, folder)
         workflow.write_config()
-        result = workflow.snakemake()
+        result = workflow.snakemake_afresh()
         assert result.returncode == 0, result.stdout
 
     return Workflow(root, made_once(tmp_path_factory, "finished", make))

@@ -1,12 +1,13 @@
 """Batchscope as a module of another workflow: its rules under any name, with the caller's own config."""
 
 import json
+import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import Forked, together
 from small_workflow import SMALL
 
 from batchscope.data.tables import read_split
@@ -45,15 +46,8 @@ def caller(root, tmp_path):
     def run(*arguments: str, names: str = "", page: str = "page", more: str = "") -> subprocess.CompletedProcess[str]:
         text = CALLER.format(snakefile=str(root / "Snakefile"), names=names, page=page, more=more)
         (tmp_path / "Snakefile").write_text(text)
-        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--directory", str(tmp_path)]
-        return subprocess.run(
-            [*command, "--snakefile", str(tmp_path / "Snakefile"), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        words = ["--cores", "1", "--directory", str(tmp_path), "--snakefile", str(tmp_path / "Snakefile")]
+        return together(Forked("snakemake", [*words, *arguments], tmp_path, os.environ).complete())
 
     return run
 

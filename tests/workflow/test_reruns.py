@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +20,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from forked import Forked, forget_the_package, run_forked
+from forked import Forked, forget_the_package, run_forked, together
 from small_workflow import SMALL, Workflow
 
 from batchscope.config.study import Study
@@ -358,19 +357,15 @@ def written(case: Case) -> str:
     return str(path)
 
 
-def command(case: Case, *words: str) -> list[str]:
-    start = [sys.executable, "-m", "snakemake", "--snakefile", str(case.repository / "Snakefile"), "--cores", "2"]
-    return [*start, "--configfile", written(case), *words, *case.arguments]
-
-
 def environment(case: Case) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(case.repository / "src")}
 
 
-def snakemake(case: Case, *words: str) -> subprocess.CompletedProcess:
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    where = {"cwd": case.folder, "env": environment(case)}
-    return subprocess.run(command(case, *words), **where, **streams, text=True, check=False)
+def snakemake(case: Case, *words: str) -> subprocess.CompletedProcess[str]:
+    """Snakemake in a forked process, on the code of the checkout; its jobs start fresh ones."""
+    assert case.repository == case.root
+    start = ["--snakefile", str(case.root / "Snakefile"), "--cores", "2", "--configfile", written(case)]
+    return together(Forked("snakemake", [*start, *words, *case.arguments], case.folder, environment(case)).complete())
 
 
 SENTENCES = {
