@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from encoders import tiny_encoder
 from hub_server import Hub, hub_server
 from jobs import jobs_of
 
 from batchscope.config.study import Study
 from batchscope.data.fetch import Item, _check_space, wanted
 from batchscope.data.hub import _explain
+from batchscope.data.tokenizer import trained_tokenizer
 from batchscope.errors import UserError
 
 NOWHERE = "http://127.0.0.1:9"
@@ -54,13 +55,17 @@ def write_data_set(folder: Path, reviews: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def folders(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that the hub serves."""
     folder = tmp_path_factory.mktemp("hub")
-    shutil.copytree(minilm, folder / "minilm")
-    (folder / "minilm/onnx").mkdir()
+    tokenizer = trained_tokenizer("bert", 300, ["a poor film", "a fine film"])
+    tokenizer.save_pretrained(folder / "tiny")
+    tiny_encoder("bert", vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id).save_pretrained(
+        folder / "tiny"
+    )
+    (folder / "tiny/onnx").mkdir()
     for useless in ("pytorch_model.bin", "onnx/model.onnx", "onnx/config.json"):
-        (folder / "minilm" / useless).write_bytes(b"the same weights again")
+        (folder / "tiny" / useless).write_bytes(b"the same weights again")
     write_data_set(folder / "first", 60)
     write_data_set(folder / "second", 80)
     (folder / "bare").mkdir()
@@ -71,7 +76,7 @@ def folders(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def hub(folders: Path) -> Iterator[Hub]:
     with hub_server() as running:
-        running.add("models/someone/minilm", folders / "minilm", "main")
+        running.add("models/someone/tiny", folders / "tiny", "main")
         running.add("models/someone/bare", folders / "bare", "main")
         running.add("datasets/someone/reviews", folders / "first", "v1")
         running.add("datasets/someone/reviews", folders / "second", "main")
@@ -82,7 +87,7 @@ def config(**changes: Any) -> dict[str, Any]:
     return {
         "study": "fetched",
         "data": {"source": "someone/reviews", "max_length": 16},
-        "models": {"mini": {"checkpoint": "someone/minilm"}},
+        "models": {"tiny": {"checkpoint": "someone/tiny"}},
         "target_batch_sizes": [8],
         "lr_policies": {"constant": {"base_lr": 1e-5}},
         "budget": {"updates": 1},
@@ -147,7 +152,8 @@ def test_what_was_fetched_trains_with_the_hub_off(hub: Hub, tmp_path: Path) -> N
     assert table["label"].to_pylist() == [0, 1] * 80
     assert table["text"][1].as_py() == "train 1: a fine film"
     ((cell, _),) = jobs.study.train_specs().items()
-    for job in ("split", "tokenize/mini", f"train/{cell.path}"):
+    assert jobs.fork("split", **nodes).complete().returncode == 0
+    for job in ("tokenize/tiny", f"train/{cell.path}"):
         jobs.succeed(job, **nodes)
     assert (jobs.layout.run(cell.path) / "train.json").is_file()
 
@@ -156,7 +162,7 @@ def test_it_takes_what_is_needed_once_and_names_the_commits(hub: Hub, tmp_path: 
     said = succeed(fetch(hub, tmp_path))
     assert "model.safetensors" in hub.downloads and "tokenizer.json" in hub.downloads
     assert not [file for file in hub.downloads if "onnx" in file or file.endswith(".bin")]
-    for path, key in (("models/someone/minilm", "models.mini"), ("datasets/someone/reviews", "data")):
+    for path, key in (("models/someone/tiny", "models.tiny"), ("datasets/someone/reviews", "data")):
         assert f"{key}.revision: {hub.repositories[path].names['main']}" in said
     hub.downloads.clear()
     again = succeed(fetch(hub, tmp_path))
@@ -165,13 +171,13 @@ def test_it_takes_what_is_needed_once_and_names_the_commits(hub: Hub, tmp_path: 
 
 
 def test_a_pinned_commit_needs_no_advice(hub: Hub, tmp_path: Path) -> None:
-    commit = hub.repositories["models/someone/minilm"].names["main"]
+    commit = hub.repositories["models/someone/tiny"].names["main"]
     said = succeed(
         fetch(
             hub,
             tmp_path,
             data={"source": "synthetic"},
-            models={"m": {"checkpoint": "someone/minilm", "revision": commit}},
+            models={"m": {"checkpoint": "someone/tiny", "revision": commit}},
         )
     )
     assert "can move" not in said and commit in said
@@ -183,7 +189,7 @@ def test_offline_a_data_set_is_that_of_its_revision(hub: Hub, tmp_path: Path) ->
     study = {revision: config(data={"source": "someone/reviews", "revision": revision}) for revision in rows}
     for revision in rows:
         succeed(fetch(hub, tmp_path, data=study[revision]["data"], models={"b": {"architecture": "bert"}}))
-    for revision in ("main", "v1", "main"):
+    for revision in ("v1", "main"):
         jobs = jobs_of(tmp_path, study[revision])
         jobs.succeed("corpus", **offline(tmp_path / "home"))
         assert pq.read_metadata(jobs.layout.corpus).num_rows == rows[revision]
@@ -212,10 +218,10 @@ def test_what_the_hub_does_not_give_is_one_message(hub: Hub, tmp_path: Path) -> 
         return refusal(fetch(hub, tmp_path, data=synthetic, models={"m": model}))
 
     assert "models.m.checkpoint: the hub has no public model 'someone/else'" in fetched(checkpoint="someone/else")
-    assert "has no revision 'v9'" in fetched(checkpoint="someone/minilm", revision="v9")
+    assert "has no revision 'v9'" in fetched(checkpoint="someone/tiny", revision="v9")
     assert "holds no safetensors" in fetched(checkpoint="someone/bare")
-    hub.repositories["models/someone/minilm"].gated = True
-    assert "is gated: accept its terms" in fetched(checkpoint="someone/minilm")
+    hub.repositories["models/someone/tiny"].gated = True
+    assert "is gated: accept its terms" in fetched(checkpoint="someone/tiny")
     unreachable = batchscope(
         "fetch", "--configfile", tmp_path / "config.json", HF_ENDPOINT=NOWHERE, HF_HOME=str(tmp_path / "other")
     )

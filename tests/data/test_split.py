@@ -47,7 +47,7 @@ def reference_split(count: int) -> dict[str, list[int]]:
     first = rows.train_test_split(test_size=0.2, seed=42)
     second = first["test"].train_test_split(test_size=0.5, seed=42)
     halves = {"train": first["train"], "validation": second["train"], "test": second["test"]}
-    return {name: list(half["row"]) for name, half in halves.items()}
+    return {name: half["row"][:] for name, half in halves.items()}
 
 
 @pytest.mark.parametrize("count", [50_000, 4_999, 30])

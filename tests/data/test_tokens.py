@@ -1,5 +1,7 @@
 """Tokens are those of the model's own tokenizer, cut as asked, and are read back without a copy."""
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,15 +115,16 @@ def test_byte_level_loses_no_character_and_word_piece_lowers_the_case() -> None:
 
 
 def test_training_gives_the_same_tokenizer_in_every_process() -> None:
+    """In this one and in a fresh one, which hashes strings otherwise."""
     code = (
-        "from batchscope.data.tokenizer import trained_tokenizer\n"
+        "import json\nfrom batchscope.data.tokenizer import trained_tokenizer\n"
         "from batchscope.data.synthetic import synthetic_reviews\nfrom batchscope.data.spec import SyntheticSpec\n"
         "texts = [r.text for r in synthetic_reviews(SyntheticSpec(reviews=60, seed=5, label_noise=0.0))]\n"
-        f"for architecture in {ARCHITECTURES!r}:\n"
-        "    print(sorted(trained_tokenizer(architecture, 300, texts).get_vocab().items()))"
+        f"print(json.dumps([trained_tokenizer(name, 300, texts).get_vocab() for name in {ARCHITECTURES!r}]))"
     )
-    outputs = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
-    assert len(outputs) == 1
+    afresh = os.environ | {"PYTHONHASHSEED": "1"}
+    said = subprocess.run([sys.executable, "-c", code], env=afresh, capture_output=True, check=True).stdout
+    assert json.loads(said) == [trained_tokenizer(name, 300, TEXTS[:60]).get_vocab() for name in ARCHITECTURES]
 
 
 def test_the_tokenizer_is_trained_on_the_train_split_alone(data: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The hash of a stage's code changes with what changes numbers, and with nothing else."""
 
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -143,15 +144,32 @@ MODULES_HERE = sorted(
 )
 
 
-def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The package copied, and hashed there."""
-    shutil.copytree(PACKAGE, tmp_path / "batchscope", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(code, "PACKAGE", tmp_path / "batchscope")
-    return tmp_path / "batchscope"
-
-
 def hashes() -> dict[str, str]:
     return {verb: code_hash(stage.module) for verb, stage in STAGES.items()}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package for all tests: what a test does not edit is read once."""
+    folder = tmp_path_factory.mktemp("copy") / "batchscope"
+    return shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+@pytest.fixture
+def changed_by(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], set[str]]]:
+    """The stages whose hash changes where this text is added to this module of the copy."""
+    before, originals = hashes(), {}
+    monkeypatch.setattr(code, "PACKAGE", copy)
+
+    def change(name: str, text: str) -> set[str]:
+        file = copy / f"{name}.py"
+        originals[file] = file.read_text()
+        file.write_text(originals[file] + text)
+        return {verb for verb, found in hashes().items() if found != before[verb]}
+
+    yield change
+    for file, text in originals.items():
+        file.write_text(text)
 
 
 @pytest.mark.parametrize("pattern", NO_NUMBERS)
@@ -161,13 +179,8 @@ def test_every_entry_of_the_list_names_a_module(pattern: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["hardware/lease", "training/stop", "errors", "config/schema", "provenance/plan"])
-def test_an_edit_of_a_module_that_changes_no_number_reruns_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    folder, before = copied(tmp_path, monkeypatch), hashes()
-    file = folder / f"{name}.py"
-    file.write_text(file.read_text() + "\n\nMESSAGE = 'reworded'\n")
-    assert hashes() == before
+def test_an_edit_of_a_module_that_changes_no_number_reruns_nothing(changed_by, name: str) -> None:
+    assert changed_by(name, "\n\nMESSAGE = 'reworded'\n") == set()
 
 
 @pytest.mark.parametrize(
@@ -179,13 +192,8 @@ def test_an_edit_of_a_module_that_changes_no_number_reruns_nothing(
         ("tracking", {"track"}),
     ],
 )
-def test_an_edit_of_a_module_that_computes_reruns_its_stages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, verbs: set[str]
-) -> None:
-    folder, before = copied(tmp_path, monkeypatch), hashes()
-    file = folder / f"{name}.py"
-    file.write_text(file.read_text() + "\n\nTWO = 2\n")
-    assert {verb for verb, found in hashes().items() if found != before[verb]} == verbs
+def test_an_edit_of_a_module_that_computes_reruns_its_stages(changed_by, name: str, verbs: set[str]) -> None:
+    assert changed_by(name, "\n\nTWO = 2\n") == verbs
 
 
 def test_the_libraries_that_compute_count_for_the_stages_that_call_them() -> None:

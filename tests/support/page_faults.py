@@ -4,12 +4,12 @@ import resource
 
 import torch
 
-ROUNDS = 20
+ROUNDS = 8
 MEBIBYTES = 64
 
 
 def mebibytes_faulted() -> float:
-    """MiB that the system had to hand out for twenty tensors of 64 MiB, one after the other and once as many before."""
+    """MiB that the system had to hand out for eight tensors of 64 MiB, one after the other and once as many before."""
     before = 0
     for number in range(2 * ROUNDS):
         if number == ROUNDS:
