@@ -56,7 +56,7 @@ def minilm_certificate(minilm, tmp_path_factory):
     study = Study.from_mapping(
         {
             "study": "minilm",
-            "data": {"source": "synthetic", "synthetic": {"reviews": 80}, "max_length": 16},
+            "data": {"source": "synthetic", "synthetic": {"reviews": 80}, "max_length": 8},
             "models": {"minilm": {"checkpoint": str(minilm)}},
             "target_batch_sizes": [16],
             "lr_policies": {"constant": {"base_lr": 1e-4}},
