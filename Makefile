@@ -34,9 +34,9 @@ MUTANTS :=
 
 LOCKS := $(filter-out requirements-cpu.lock,$(wildcard requirements*.lock))
 
-# Processes that share the tests: one per core, and one for the cluster's tests, which mostly wait
-# (tests/support/workers.py).
-WORKERS := 3
+# Processes that share the tests, on two cores or more: one has the cluster's tests, which mostly wait, and of the others
+# one often waits for a server or for a study that another one makes (tests/support/workers.py).
+WORKERS := 4
 
 # What pytest is told besides: `make test OPTIONS="--exitfirst tests/report"`.
 OPTIONS :=

@@ -6,10 +6,13 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from once import made_once
-from small import SmallStudy, made_study
+
+if TYPE_CHECKING:
+    from small import SmallStudy
 
 pytest_plugins = ["workers"]
 
@@ -99,6 +102,8 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def small_study(tmp_path_factory) -> SmallStudy:
+def small_study(tmp_path_factory) -> "SmallStudy":
     """Corpus, split and tokens of two tiny encoders, made once."""
+    from small import SmallStudy, made_study  # here: the process that shares the tests out needs no torch
+
     return SmallStudy(made_once(tmp_path_factory, "small", made_study))

@@ -14,10 +14,11 @@ APART = ("tests/workflow/test_reruns.py", "tests/workflow/test_slurm_options.py"
 # The longest come first.
 FIRST = (
     *(*TOGETHER, "tests/workflow/test_workflow.py", "tests/certificate/", "tests/provenance/test_handover.py"),
+    *("tests/benchmarks/", "tests/data/"),
     # Reads the study that test_workflow.py makes, and would wait for it.
-    *("tests/workflow/test_tracking_rule.py", "tests/benchmarks/", "tests/data/"),
+    "tests/workflow/test_tracking_rule.py",
 )
-# These wait, as the cluster's tests do, but for a server: they come when those are done and three processes compute.
+# These wait, as the cluster's tests do, but for a server: they come when those are done and all processes compute.
 LATE = ("tests/tracking/",)
 # Start whole workflows or many processes; the rest runs in the process of the tests, where coverage sees it.
 SLOW = (
