@@ -164,7 +164,7 @@ def test_facts_beside_the_reviews_are_left_out_and_a_split_of_that_kind_is_refus
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_a_missing_label_among_strings_is_no_class(tmp_path: Path, suffix: str, missing: str | None) -> None:
     write([("a", "good"), ("b", "bad"), ("c", missing), ("d", missing)], tmp_path / f"a{suffix}")
-    with pytest.raises(UserError, match=r"2 of 4 data rows \(the first is data row 3\) of .* have no label"):
+    with pytest.raises(UserError, match=r"2 of 4 data rows \(3, 4\) of .* have no label"):
         build(local(tmp_path), tmp_path)
 
 
@@ -231,8 +231,10 @@ def test_class_names_of_a_dataset_file_survive(tmp_path: Path) -> None:
     [
         (REVIEWS, {"text": "body"}, r"data\.text: .*no column 'text'; its columns are: 'body', 'label'"),
         (REVIEWS, {"label": "y"}, r"data\.label: .*no column 'label'; its columns are: 'text', 'y'"),
-        ([("a", 0), (" ", 1), (None, 1)], {}, r"data\.text: 2 of 3 data rows \(the first is data row 2\)"),
+        ([("a", 0), (" ", 1), (None, 1)], {}, r"data\.text: 2 of 3 data rows \(2, 3\) of .* have no text"),
         ([("a", 0), ("b", None)], {}, r"data\.label: data row 2 of .*a\.parquet has no label"),
+        ([("a", 0), (" ", 1), ("c", None)], {}, r"data row 2 of .* no text.*\n.*data row 3 of .* no label"),
+        ([("a", 0)] + [("", 0)] * 20, {}, r"20 of 21 data rows \(2, .*, 13 and 8 more\)"),
         ([("a", 0.5), ("b", 1.0)], {}, r"data\.label: .* whole numbers or strings"),
         ([("a", 3), ("b", 3)], {}, "all 2 reviews are of class '3'; two classes"),
         ([(1, 0), (2, 1)], {}, r"data\.text: .*not text"),

@@ -1,6 +1,6 @@
 """The column of the text and the column of the label: checked, and brought to one type each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isnan
 from typing import NamedTuple
 
@@ -124,6 +124,19 @@ def _without_missing(strings: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunk
     return pc.if_else(pc.or_(missing, pc.equal(trimmed, WRITTEN_BY_PYTHON)), pa.scalar(None, pa.string()), trimmed)
 
 
+def all_checked(*checks: Callable[[], pa.ChunkedArray]) -> list[pa.ChunkedArray]:
+    """What each check gives. Raises one UserError with the messages of all that fail, a line each."""
+    passed, messages = [], []
+    for check in checks:
+        try:
+            passed.append(check())
+        except UserError as error:
+            messages.append(str(error))
+    if messages:
+        raise UserError("\n".join(messages))
+    return passed
+
+
 def _decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
 
@@ -131,11 +144,12 @@ def _decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
 def _refuse(marked: pa.ChunkedArray, message: str) -> None:
     """Raises UserError if any row is marked; ``message`` has two blanks: for the rows, counted from 1, and the verb."""
     count = pc.sum(marked).as_py() or 0
-    first = pc.index(marked, True).as_py() + 1
+    numbers = [str(row + 1) for row in pc.indices_nonzero(marked.combine_chunks())[:FEW].to_pylist()]
     if count == 1:
-        raise UserError(message.format(f"data row {first}", "has") + "; complete or remove it")
+        raise UserError(message.format(f"data row {numbers[0]}", "has") + "; complete or remove it")
     if count > 1:
-        rows = f"{count:,} of {len(marked):,} data rows (the first is data row {first:,})"
+        more = f" and {count - FEW:,} more" if count > FEW else ""
+        rows = f"{count:,} of {len(marked):,} data rows ({', '.join(numbers)}{more})"
         raise UserError(message.format(rows, "have") + "; complete or remove them")
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from batchscope.data.columns import Columns, check_columns, checked_label, checked_text, unlabelled
+from batchscope.data.columns import Columns, all_checked, check_columns, checked_label, checked_text, unlabelled
 from batchscope.data.decoding import read_text
 from batchscope.data.formats import FileTable, NotATableError, read_table
 from batchscope.data.hub import snapshot
@@ -177,5 +177,8 @@ def _text_part(folder: TextFolder, columns: Columns) -> Part:
 
 def _part(file: FileTable, name: str, place: str, origin: SplitName, columns: Columns) -> Part:
     """A part with its columns checked; ``place`` is its name in messages."""
-    text = checked_text(file.table[columns.text], columns.text, place)
-    return Part(name, origin, text, checked_label(file.table[columns.label], columns.label, place), file.class_names)
+    text, label = all_checked(
+        lambda: checked_text(file.table[columns.text], columns.text, place),
+        lambda: checked_label(file.table[columns.label], columns.label, place),
+    )
+    return Part(name, origin, text, label, file.class_names)
