@@ -32,7 +32,7 @@ from batchscope.report.sweep import sweep_section
 from batchscope.report.table import scopes
 from batchscope.report.tables import summarise
 from batchscope.report.viewer import viewer_section
-from batchscope.report.visible import visible
+from batchscope.report.visible import visible, with_code
 from batchscope.statistics.conclusions import Conclusions, conclude
 from batchscope.statistics.health import faulty_runs
 from batchscope.statistics.horizon import warnings
@@ -87,6 +87,7 @@ def _templates(autoescape: bool, wording: Wording) -> Environment:
     )
     environment.filters["cell"] = markdown_cell
     environment.filters["worded"] = wording.of
+    environment.filters["prose"] = lambda sentence: with_code(wording.of(sentence))
     environment.filters["scopes"] = scopes
     return environment
 
