@@ -13,6 +13,7 @@ from statsmodels.stats.weightstats import ttost_paired
 from batchscope.statistics.behrens_fisher import critical_value, upper_tail
 from batchscope.statistics.components import chance_sd, components, seed_scatter
 from batchscope.statistics.crossed import Estimate, moments, population, these_models, these_reviews
+from batchscope.statistics.power import parts_of_variance, smallest_difference
 
 RNG = np.random.default_rng(3)
 
@@ -110,6 +111,20 @@ def test_components_are_found_again() -> None:
     assert found.seed == pytest.approx(0.03, rel=0.1)
     assert found.review == pytest.approx(0.2, rel=0.05)
     assert found.residual == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+@pytest.mark.parametrize("differing", [0, 1])
+def test_models_that_predict_alike_in_every_seed_do_not_find_every_difference(seeds: int, differing: int) -> None:
+    """The components give the standard error that the test uses, and never a power without limits."""
+    d = np.zeros((seeds, 62), dtype=np.int8)
+    d[:, :differing] = 1
+    found = moments(d)
+    parts = components(found)
+    assert smallest_difference(parts, seeds, 62, 0.05, 0.8) > 0.02
+    if seeds > 1:
+        square = sum(parts_of_variance(parts, seeds, 62))
+        assert math.sqrt(square) == pytest.approx(float(population(found).standard_error))
 
 
 def test_a_stable_classifier_scatters_as_jordan_predicts() -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from batchscope.statistics.crossed import Moments
+from batchscope.statistics.crossed import Moments, seed_variance
 
 
 class Components(NamedTuple):
@@ -26,11 +26,17 @@ class Components(NamedTuple):
 def components(m: Moments) -> Components:
     """The components by the method of moments: E[c̄] = σ²_review, E[v̄] = σ²_review + σ²_residual,
     E[s²_D] = σ²_seed + σ²_residual/N. An estimate below zero is zero.
+
+    Where all seeds have the same difference, and where the models of one seed predict alike, the residual is at least
+    that of one differing review per seed, as in the standard error (``crossed.seed_variance``). Zero would claim that
+    any difference is found.
     """
+    one_review = 1 / m.reviews
     if m.seeds < 2:
-        return Components(math.nan, math.nan, math.sqrt(float(m.variance)))
+        return Components(math.nan, math.nan, math.sqrt(max(float(m.variance), one_review)))
     review = max(float(m.covariance), 0.0)
-    residual = max(float(m.variance) - review, 0.0)
+    alike = float(seed_variance(m)) > float(m.seed_variance)
+    residual = max(float(m.variance) - review, one_review if alike else 0.0)
     seed = max(float(m.seed_variance) - residual / m.reviews, 0.0)
     return Components(math.sqrt(seed), math.sqrt(review), math.sqrt(residual))
 
