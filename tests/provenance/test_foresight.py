@@ -38,7 +38,8 @@ def test_a_new_study_is_told_the_best_case(tmp_path: Path, monkeypatch: pytest.M
     assert "(Holm over 2 contrasts)" in told
     assert "Assumed: stable classifiers of 90% accuracy" in told
     assert "nothing to compare" in said(target_batch_sizes=[16])
-    assert "`batchscope design` takes a number" in said(data={"source": "owner/reviews"})
+    unread = said(data={"source": "owner/reviews"})
+    assert "`batchscope design --accuracy 0.9 --reviews N --seeds 3 --contrasts 2`" in unread
     write_json(Path("results/foreseen/data/audit.json"), {"splits": {"test": {"reviews": 25_000}}})
     assert "From 3 seeds and 25,000 test reviews" in said(data={"source": "owner/reviews"})
 

@@ -73,6 +73,8 @@ def test_the_table_gathers_jobs_of_one_cause() -> None:
     assert "7 jobs; 1 min 6 s of work" in table and "of 5 of them there is no earlier measurement" in table
     assert table.endswith("With 2 cores: at least 40 s.\n2 finished runs were trained elsewhere.")
     assert as_table([], Outlook([], None, None)) == "Nothing to run: everything is up to date."
+    head, *lines = as_table([*jobs, planned("attention_measures/bert/bs1/constant/seed1")], outlook).splitlines()
+    assert {len(line) for line in lines if line.endswith(("unknown", " 6 s"))} == {len(head)}, "columns stay columns"
     told = json.loads(as_json(jobs, outlook))
     assert told["wall_seconds"] == 40 and told["machine"] == {"cores": 2, "gpus": 1}
     assert told["seconds"] == 66 and told["unmeasured"] == 4 and told["jobs"][1]["reuses"] == "results/a"

@@ -88,7 +88,7 @@ def test_a_dry_run_or_a_plan_of_another_config_leaves_what_jobs_read(finished):
     finished.write_config(wanted, seeds=[1, 2, 3], optimizer={"eps": 1e-7})
     finished.dry_run(configfile=wanted)
     plan = subprocess.run(
-        [sys.executable, "-m", "batchscope", "plan", "--configfile", wanted],
+        [sys.executable, "-m", "batchscope", "plan", wanted],
         cwd=finished.folder,
         capture_output=True,
         text=True,

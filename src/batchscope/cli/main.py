@@ -69,10 +69,14 @@ def _add_people(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     plan, watch, compare, design, fetch, verify, forensics, predict, explain, clean = (
         verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__) for name, verb in people.VERBS.items()
     )
-    plan.add_argument("--configfile", type=Path, nargs="+", default=[], metavar="YAML", help="as for snakemake")
+    plan.add_argument(
+        "--configfile", type=Path, nargs="+", default=[], metavar="YAML", help="the same, as snakemake has it"
+    )
     plan.add_argument("--cores", type=int, metavar="N", help="predict the time with so many cores (all if not given)")
     plan.add_argument("--json", action="store_true", help="for machines")
-    plan.add_argument("SNAKEMAKE", nargs="*", help="after --: further arguments for snakemake")
+    plan.add_argument(
+        "SNAKEMAKE", nargs="*", metavar="YAML", help="the config; after --: further arguments for snakemake"
+    )
     _add_watch(watch)
     compare.add_argument("A", type=Path, help="a finished study: its config, its folder or its name")
     compare.add_argument("B", type=Path, help="another one")

@@ -2,9 +2,11 @@
 
 import argparse
 import sys
+from itertools import takewhile
+from pathlib import Path
 
 from batchscope.errors import UserError
-from batchscope.wording import visible
+from batchscope.wording import Wording, visible
 
 
 def say(text: object) -> None:
@@ -20,12 +22,19 @@ def plan(arguments: argparse.Namespace) -> None:
     from batchscope.provenance.plan import machine_of, planned_jobs
     from batchscope.provenance.plan_view import as_json, as_table
 
-    options = [*arguments.SNAKEMAKE, *(["--cores", str(arguments.cores)] if arguments.cores else [])]
-    jobs, job_file = planned_jobs(arguments.configfile, options)
+    named = [] if arguments.configfile else list(takewhile(is_config, arguments.SNAKEMAKE))
+    options = [*arguments.SNAKEMAKE[len(named) :], *(["--cores", str(arguments.cores)] if arguments.cores else [])]
+    jobs, job_file = planned_jobs(arguments.configfile or [Path(name) for name in named], options)
     outlook = forecast(jobs, job_file, machine_of(options))
     foreseen = foresee(job_file, [job.name for job in jobs if job.reuses is None])
     outlook = outlook._replace(notes=[*outlook.notes, *foreseen.notes])
-    say(as_json(jobs, outlook) if arguments.json else f"{as_table(jobs, outlook)}\n\n{foresight(job_file)}")
+    words = Wording(*job_file.settings.words)
+    say(as_json(jobs, outlook) if arguments.json else words.of(f"{as_table(jobs, outlook)}\n\n{foresight(job_file)}"))
+
+
+def is_config(argument: str) -> bool:
+    """Whether an argument of ``plan`` is a config that was named without ``--configfile``, as other verbs take it."""
+    return Path(argument).suffix in (".yaml", ".yml", ".json")
 
 
 def watch(arguments: argparse.Namespace) -> None:

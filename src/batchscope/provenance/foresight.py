@@ -30,10 +30,12 @@ def foresight(jobs: JobFile) -> str:
     contrasts = planned(chosen_grid(spec, rates).cells, spec.claims)
     if not contrasts:
         return "The study has nothing to compare."
-    reviews = test_reviews(jobs)
+    reviews, seeds = test_reviews(jobs), min(len(contrast.seeds) for contrast in contrasts)
     if reviews is None:
-        return "How many test reviews there are is known once the data is there; `batchscope design` takes a number."
-    seeds = min(len(contrast.seeds) for contrast in contrasts)
+        return (
+            "How many test reviews there are is known once the data is read. What N of them can show: `batchscope "
+            f"design --accuracy {ASSUMED_ACCURACY} --reviews N --seeds {seeds} --contrasts {len(contrasts)}`"
+        )
     measured = _measured(jobs.layout.study)
     parts = measured or stable_components(ASSUMED_ACCURACY)
     said = power_in_words(design(parts, seeds, reviews, spec.claims, len(contrasts)), spec.claims, measured is None)

@@ -30,9 +30,13 @@ class Foresight(NamedTuple):
         if not self.training:
             return []
         if self.examples is None:
-            return ["Adam's horizon is not audited: the number of training examples is known once the data is read."]
+            return [
+                "Not checked yet: whether every run makes enough updates for Adam's averages. The number of training "
+                "examples is known once the data is read."
+            ]
         source = "of the split" if self.known else "by the config's shares"
-        basis = f"Adam's horizon is audited for {counted(self.examples, 'training example')}, {source}."
+        basis = "Checked: whether every run makes enough updates for Adam's averages, on "
+        basis += f"{counted(self.examples, 'training example')}, {source}."
         return [*warnings(self.horizons), basis]
 
 

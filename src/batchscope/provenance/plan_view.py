@@ -65,11 +65,13 @@ def as_table(jobs: list[PlannedJob], outlook: Outlook) -> str:
     """The plan for a terminal: a line per stage, then the jobs of the stage by cause; notes at the end."""
     if not jobs:
         return "\n".join(["Nothing to run: everything is up to date.", *outlook.notes])
-    lines = [f"{'stage':<12}{'jobs':>6}{'reused':>8}{'predicted':>13}"]
-    for verb in sorted({verb_of(job.name) for job in jobs}, key=_order):
+    verbs = sorted({verb_of(job.name) for job in jobs}, key=_order)
+    wide = max(12, *map(len, verbs))
+    lines = [f"{'stage':<{wide}}{'jobs':>6}{'reused':>8}{'predicted':>13}"]
+    for verb in verbs:
         stage = [job for job in jobs if verb_of(job.name) == verb]
         reused = sum(job.reuses is not None for job in stage)
-        lines.append(f"{verb:<12}{len(stage):>6}{reused or '':>8}{_predicted(stage):>13}")
+        lines.append(f"{verb:<{wide}}{len(stage):>6}{reused or '':>8}{_predicted(stage):>13}")
         groups: dict[str, list[PlannedJob]] = {}
         for job in stage:
             words = [in_words(cause) for cause in job.causes[:6]]
