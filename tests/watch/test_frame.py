@@ -1,6 +1,7 @@
 """A frame of `watch`: hostile text is text, and a small terminal shows what matters most."""
 
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,11 @@ def test_between_two_jobs_nobody_is_told_to_start_the_workflow(tmp_path: Path) -
     )
     assert "Nothing is at work" in idle[2].plain
     assert between[2].plain.startswith("Time left:")
+
+
+@pytest.mark.parametrize(("phase", "ending"), [("starting", "for 30 s, starting"), ("working", "for 30 s")])
+def test_a_job_says_that_it_is_only_starting(tmp_path: Path, phase: str, ending: str) -> None:
+    jobs = jobs_of(tmp_path, tiny_config(seeds=[1]))
+    write_json(jobs.layout.process(f"train/{RUN}"), process(jobs, phase=phase, started=time.time() - 30))
+    ((line,),) = frame(jobs).running
+    assert line.plain.endswith(ending)

@@ -73,7 +73,7 @@ def test_half_a_study_is_shown_without_a_verdict(tmp_path: Path) -> None:
     assert made and all(path.is_relative_to(folder) for path in made), "and no file of the study itself"
 
     said = text_of(page)
-    assert "partial: 4 of 12 runs" in said
+    assert "partial: 4 of 12 runs" in said and re.search(r"as of \d{4}-\d\d-\d\d \d\d:\d\d ", said)
     assert "4 of 12 runs are trained and evaluated. Of the others: 1 failed, 7 to do." in said
     html = page.read_text(encoding="utf-8")
     assert html.count('class="number missing"') == 2 * 4, "the four cells of modernbert, two columns each"

@@ -198,7 +198,7 @@ def _at_work(job: Job, look: Look, forecaster: Forecaster) -> list[Text]:
     process, progress = job.process, job.progress
     where = f"  {shown(process['host'])}" if process else ""
     if process and progress is None and (seconds := time.time() - process["started"]) >= 1:
-        where += f", for {duration(seconds)}"
+        where += f", for {duration(seconds)}" + (", starting" if process["phase"] == "starting" else "")
     lines = [Text.assemble((f"{GLYPHS[job.state]} {shown(job.name)}", STYLES[job.state]), (where, "dim"))]
     if progress is None:
         if job.state == "waiting":

@@ -4,6 +4,7 @@ They are written to a folder of their own, ``partial/``, which no rule reads or 
 """
 
 import shutil
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -176,6 +177,7 @@ def _context(
     return {
         "title": spec.title or spec.study,
         "study": spec.study,
+        "written": time.strftime("%Y-%m-%d %H:%M"),
         "banner": f"partial: {done} of {counted(len(runs), 'run')}",
         "finished": f"{done} of {counted(len(runs), 'run')} {'is' if done == 1 else 'are'}",
         "states": ", ".join(f"{count:,} {state}" for state, count in states.items()),
