@@ -26,7 +26,7 @@ from batchscope.report.spec import ReportSpec, TablesSpec
 MODELS = {"bert": {"architecture": "bert"}}
 CONFIG = {
     "study": "first",
-    "data": {"source": "synthetic"},
+    "data": {"source": "synthetic", "unit": "comment"},
     "models": MODELS,
     "target_batch_sizes": [16, 64],
     "lr_policies": {"constant": {"base_lr": 1e-3}},
@@ -135,8 +135,8 @@ def test_other_reviews_are_compared_unpaired_and_it_is_said(own: Path) -> None:
     assert (cell.method, cell.seeds, cell.estimand) == ("unpaired", 0, None)
     assert cell.low < cell.difference < cell.high and cell.difference == pytest.approx(cell.second - cell.first)
     results = section(compare(Path("first"), Path("second")), "Results")
-    assert results.rows[0][-1] == "unpaired: these trained models, on reviews like these"
-    assert "not paired by review, because they have other reviews, or divide them otherwise" in results.sentences[1]
+    assert results.rows[0][-1] == "unpaired: these trained models, on comments like these"
+    assert "not paired by comment, because they have other comments, or divide them otherwise" in results.sentences[1]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from batchscope.pages.render import render
 from batchscope.report.numbers import accuracy, points
 from batchscope.report.verdicts import ESTIMANDS
 from batchscope.watch.frame import shown
+from batchscope.wording import REVIEWS, Wording
 
 
 class Section(NamedTuple):
@@ -60,7 +61,7 @@ def _differences(title: str, what: str, one: Side, other: Side, found: list[Diff
 
 
 def _results(one: Side, other: Side, results: Results) -> Section:
-    several = len({cell.place[3] for cell in results.cells}) > 1
+    several, wording = len({cell.place[3] for cell in results.cells}) > 1, _wording(one, other)
     columns = ["model", "#batch size", "LR policy", *(["budget"] if several else []), f"#{one.name}", f"#{other.name}"]
     columns += ["#difference, points", "#95% interval", "how"]
     rows = []
@@ -68,8 +69,15 @@ def _results(one: Side, other: Side, results: Results) -> Section:
         model, batch, policy, budget = cell.place
         row = [model, f"{batch:,}", policy, *([budget] if several else [])]
         row += [f"{accuracy(cell.first)} ({cell.first_seeds})", f"{accuracy(cell.second)} ({cell.second_seeds})"]
-        rows.append([*row, points(100 * cell.difference), _interval(cell), _how(cell)])
-    return Section("Results of the cells in both", columns, rows, _sentences(one, other, results))
+        rows.append([*row, points(100 * cell.difference), _interval(cell), wording.of(_how(cell))])
+    said = [wording.of(sentence) for sentence in _sentences(one, other, results)]
+    return Section("Results of the cells in both", columns, rows, said)
+
+
+def _wording(one: Side, other: Side) -> Wording:
+    """What both studies call one of their texts; `review` where they differ."""
+    both = [Wording(*side.jobs.settings.words) for side in (one, other)]
+    return both[0].beside([one.name, other.name]) if both[0] == both[1] else REVIEWS
 
 
 def _interval(cell: Compared) -> str:
