@@ -33,9 +33,15 @@ def told(folder: Path, spec: ReportSpec = SPEC, **story: Any) -> tuple[str, str]
 
 
 def test_a_sound_study_has_its_yardsticks_alone(tmp_path: Path) -> None:
-    _, said = told(tmp_path, crossing=0, test=900)
+    one = {"models": {"bert": {"architecture": "bert"}}, "lr_policies": {"constant": {"base_lr": 1e-3}}}
+    _, said = told(tmp_path, fabricate.spec(**one, seeds=[1, 2, 3]), crossing=0, test=900)
     assert said.startswith("For comparison, on the same test reviews: bag of words 78.0% and the class negative")
     assert "\n" not in said
+
+
+def test_two_seeds_are_called_few(tmp_path: Path) -> None:
+    _, said = told(tmp_path, crossing=0, test=900)
+    assert said.startswith("No cell has more than two seeds. Their scatter is the difference of two runs")
 
 
 def test_a_collapsed_and_a_diverged_run_are_named(tmp_path: Path) -> None:

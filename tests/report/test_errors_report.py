@@ -5,6 +5,7 @@ from pathlib import Path
 import fabricate
 import pandas as pd
 
+from batchscope.report.atlas import flips_in_words
 from batchscope.report.catalogue import figure_names
 from batchscope.report.errors import error_figures, flips_message, groups_message, margins_message
 from batchscope.report.page import write_report
@@ -29,6 +30,18 @@ def drawn(spec: ReportSpec, folder: Path) -> None:
     assert set(figures) == {Path(entry.name).stem for entry in figure_names(spec) if entry.category == "Errors"}
     for figure in figures.values():
         figure.draw_without_rendering()
+
+
+def test_equal_predictions_have_a_reason_in_place_of_a_ratio() -> None:
+    nothing = {"ratio": float("nan"), "low": float("nan"), "high": float("nan"), "between_seeds": 0.0, "reason": ""}
+    place = {"model": "bert", "lr_policy": "constant", "budget": "2 epochs"}
+    rows = [place | nothing | {"between_batch_sizes": share} for share in (0.0, 0.1)]
+    rows.append(place | nothing | {"between_batch_sizes": 0.1, "reason": "needs two batch sizes and two seeds"})
+    assert flips_in_words(fabricate.spec(), pd.DataFrame(rows)) == [
+        "bert, constant LR policy: no prediction differs between seeds, nor between batch sizes.",
+        "bert, constant LR policy: no prediction differs between seeds, so there is no ratio.",
+        "bert, constant LR policy: the comparison needs two batch sizes and two seeds.",
+    ]
 
 
 def test_the_page_shows_the_hardest_reviews_whole(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from batchscope.report.page import markdown_cell, write_report
 from batchscope.report.spec import ReportSpec
 from batchscope.report.tables import summarise, write_tables
 from batchscope.report.verdicts import verdict_in_words
+from batchscope.report.visible import with_code
 from batchscope.statistics.conclusions import conclude
 
 SPEC = fabricate.spec(report={"title": fabricate.HOSTILE})
@@ -101,6 +102,10 @@ def test_hostile_text_stays_text(study: Path, html: str) -> None:
     assert html.count("&lt;script&gt;") >= 4
     summary = (study / "report/summary.md").read_text(encoding="utf-8")
     assert "<script" not in summary
+
+
+def test_a_name_in_backticks_is_set_as_code_and_nothing_else_is_markup() -> None:
+    assert with_code("`<b>` & `keep: all`") == "`&lt;b&gt;` &amp; <code>keep: all</code>"
 
 
 def test_every_figure_but_the_svg_twins_is_on_the_page(html: str) -> None:
@@ -264,7 +269,9 @@ def test_three_classes_have_their_recall_and_their_confusion(tmp_path: Path) -> 
     classes = pd.read_csv(tmp_path / "tables/classes.csv").query("split == 'test' and checkpoint == 'best'")
     for recall in classes.recall:
         assert f">{100 * recall:.1f}%</td>" in page
-    assert "predicted outage" in page
+    assert "predicted outage" in page and "test reviews of 3 classes" in page
+    assert "A stable classifier of 3 classes would have an SD over seeds of at most" in page
+    assert "lower bound" not in page, "√(err/(2N)) is one for two classes alone"
 
 
 def test_what_was_left_out_is_shown_with_its_reason(tmp_path: Path) -> None:
@@ -279,7 +286,8 @@ def test_one_batch_size_has_nothing_to_compare(tmp_path: Path) -> None:
     spec = fabricate.spec(target_batch_sizes=[16], **ONE_MODEL)
     folder = finish(tmp_path, spec)
     write_report(spec, folder)
-    assert "nothing to compare" in (folder / "report/index.html").read_text(encoding="utf-8")
+    page = (folder / "report/index.html").read_text(encoding="utf-8")
+    assert "nothing to compare" in page and "Add values to <code>target_batch_sizes</code> to see" in page
     assert forest_figure(spec, read_findings(folder)).axes
 
 

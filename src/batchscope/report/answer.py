@@ -8,7 +8,7 @@ import pandas as pd
 from batchscope.config.claims import Claims
 from batchscope.config.schema import Budget
 from batchscope.errors import counted
-from batchscope.report.numbers import percent, points
+from batchscope.report.numbers import in_points, percent, points
 from batchscope.report.spec import ReportSpec
 from batchscope.report.verdicts import ESTIMANDS, difference_in_words, power_in_words
 from batchscope.statistics.conclusions import (
@@ -29,10 +29,12 @@ class Answer(NamedTuple):
     sentences: list[str]
 
 
-def answer(spec: ReportSpec, results: pd.DataFrame, summary: pd.DataFrame, found: Conclusions | None) -> Answer:
+def answer(
+    spec: ReportSpec, results: pd.DataFrame, summary: pd.DataFrame, found: Conclusions | None, classes: int = 2
+) -> Answer:
     """What the contrasts of test accuracy show, in plain words.
 
-    ``results`` has one row per cell, ``summary`` one per cell over its seeds.
+    ``results`` has one row per cell, ``summary`` one per cell over its seeds; ``classes`` is their number.
     """
     sizes = found.of_batch_sizes() if found else []
     if found is None or not sizes:
@@ -40,9 +42,9 @@ def answer(spec: ReportSpec, results: pd.DataFrame, summary: pd.DataFrame, found
             headline = "The study's contrasts do not compare target batch sizes."
             return Answer(headline, ["Add such a contrast to `claims.contrasts` to see what the batch size does."])
         headline = "There is nothing to compare: the study has one target batch size."
-        return Answer(headline, ["Add values to target_batch_sizes to see what the batch size does."])
+        return Answer(headline, ["Add values to `target_batch_sizes` to see what the batch size does."])
     budgets = [_budget(name, spec.budgets[name], results, len(spec.budgets) > 1) for name in spec.budget_names]
-    sentences = [_faulty(sizes), _verdicts(sizes, spec.claims), _largest(found), _scatter(summary)]
+    sentences = [_faulty(sizes), _verdicts(sizes, spec.claims), _largest(found), _scatter(summary, classes)]
     sentences += [_power(found, summary, spec.claims), *budgets]
     headline = _of_one_seed(sizes) if found.one_seed else _headline(sizes, spec.claims)
     return Answer(headline, [sentence for sentence in sentences if sentence])
@@ -62,9 +64,9 @@ def _headline(sizes: Sequence[Finding], claims: Claims) -> str:
     if held:
         return f"Yes, in {held} of {counted(total, 'contrast')} of target batch sizes, under {budgets}."
     if alike == total:
-        return f"No: all {counted(total, 'contrast')} are equivalent within {claims.margin:g} points."
+        return f"No: all {counted(total, 'contrast')} are equivalent within {in_points(claims.margin)}."
     if alike:
-        said = f"{alike} of {counted(total, 'contrast')} {_is(alike)} equivalent within {claims.margin:g} points"
+        said = f"{alike} of {counted(total, 'contrast')} {_is(alike)} equivalent within {in_points(claims.margin)}"
         return f"No difference between target batch sizes is established. {said}."
     if len(with_verdict(sizes, "did not learn")) == total:
         return "Nothing can be said: every contrast includes a run that did not learn."
@@ -118,6 +120,9 @@ def _largest(found: Conclusions) -> str:
     several = len({finding.budget for finding in found.of_batch_sizes()}) > 1
     budget = [f"budget {largest.budget}"] if several else []
     where = ", ".join([largest.model, f"{largest.lr_policy} LR policy", *budget, f"from {levels}"])
+    if not largest.difference_points:
+        said = "In every contrast of target batch sizes, both sizes have the same test accuracy. The first difference"
+        return f"{said} is {difference_in_words(largest)}, for {ESTIMANDS[largest.estimand]}: {where}."
     said = f"The largest difference is {difference_in_words(largest)}, for {ESTIMANDS[largest.estimand]}: {where}."
     if largest.seeds > 1:
         said += f" Over its {largest.seeds} seeds it goes from {points(largest.lowest_points)} to "
@@ -125,14 +130,17 @@ def _largest(found: Conclusions) -> str:
     return said
 
 
-def _scatter(summary: pd.DataFrame) -> str:
-    """The scatter over seeds beside that of a stable classifier."""
+def _scatter(summary: pd.DataFrame, classes: int) -> str:
+    """The scatter over seeds beside that of a stable classifier, which of more than two classes has an upper bound."""
     expected = 100 * summary.test_accuracy_sd_expected.median()
     reviews = counted(int(summary.test_examples.iloc[0]), "test review")
+    who, most = (
+        ("A stable classifier", "") if classes == 2 else (f"A stable classifier of {classes} classes", "at most ")
+    )
     if summary.seeds.max() == 1:
         return (
-            f"Every cell was trained once: variation from seed to seed is not measured. A stable classifier would have "
-            f"an SD over seeds of {expected:.2f} points on {reviews}, √(err/(2N)), which is a lower bound."
+            f"Every cell was trained once: variation from seed to seed is not measured. {who} would have an SD over "
+            f"seeds of {most}{expected:.2f} points on {reviews}, √(err/(2N)){', which is a lower bound' * (not most)}."
         )
     own = summary[~summary.shared]
     more = int((own.test_accuracy_sd_p < 0.05).sum())
@@ -141,8 +149,8 @@ def _scatter(summary: pd.DataFrame) -> str:
     if not more:
         judged = "in no cell do seeds differ by more than expected"
     return (
-        f"The SD over seeds of test accuracy is {sd:.2f} points (median of the cells). A stable classifier would have "
-        f"{expected:.2f} on {reviews}, √(err/(2N)): {judged}."
+        f"The SD over seeds of test accuracy is {sd:.2f} points (median of the cells). {who} would have "
+        f"{most}{expected:.2f} on {reviews}, √(err/(2N)): {judged}."
     )
 
 

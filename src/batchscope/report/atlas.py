@@ -17,6 +17,7 @@ from batchscope.report.numbers import accuracy, percent
 from batchscope.report.pictures import Picture, embedded
 from batchscope.report.spec import ErrorsShown, ReportSpec
 from batchscope.report.table import Scope, Table
+from batchscope.wording import Wording
 
 MOST_SHOWN = 40
 """Hardest reviews of a model that the page holds in full; ``tables/hardest.csv`` has all of them."""
@@ -66,7 +67,7 @@ def errors_section(spec: ReportSpec, shown: ErrorsShown, study_folder: Path, cla
     tables = study_folder / "tables"
     counts, flips = read_csv(tables, "error_counts"), read_csv(tables, "flips")
     rejudged = read_csv(tables, "label_review") if shown.label_review else None
-    said = [*_counts_in_words(counts), *_flips_in_words(spec, flips)]
+    said = [*_counts_in_words(counts), *flips_in_words(spec, flips)]
     return ErrorsSection(
         sentences=said if rejudged is None else [*said, rejudged_in_words(rejudged)],
         figures=_figures(spec, study_folder / "figures"),
@@ -142,14 +143,13 @@ def _counts_in_words(counts: pd.DataFrame) -> list[str]:
     return [f"{said} The others are decided by the training." if sometimes else said]
 
 
-def _flips_in_words(spec: ReportSpec, flips: pd.DataFrame) -> list[str]:
+def flips_in_words(spec: ReportSpec, flips: pd.DataFrame) -> list[str]:
     """The ratio of every model, LR policy and budget, or why there is none."""
     said = []
     for row in flips.itertuples():
         name = ", ".join([row.model, f"{row.lr_policy} LR policy", *([row.budget] if spec.several_budgets else [])])
         if pd.isna(row.ratio):
-            reason = f"the comparison {row.reason}" if row.reason else "no prediction differs between seeds"
-            said.append(f"{name}: {reason}.")
+            said.append(f"{name}: {f'the comparison {row.reason}' if row.reason else _equal(row.between_batch_sizes)}.")
             continue
         interval = "" if pd.isna(row.low) else f" (95% interval {row.low:.2f} to {row.high:.2f})"
         said.append(
@@ -159,10 +159,16 @@ def _flips_in_words(spec: ReportSpec, flips: pd.DataFrame) -> list[str]:
     return said
 
 
+def _equal(between_batch_sizes: float) -> str:
+    """What stands in place of a ratio where all seeds predict the same."""
+    also = "nor between batch sizes" if between_batch_sizes == 0 else "so there is no ratio"
+    return f"no prediction differs between seeds, {also}"
+
+
 def counts_table(spec: ReportSpec, counts: pd.DataFrame, shown: ErrorsShown) -> Table:
     """Wrong predictions and verdicts of every cell."""
     columns = ["model", "LR policy", "#batch size", "#predictions", "#wrong", "#of them near the boundary"]
-    columns += ["#reviews always wrong", "#sometimes", "#never"]
+    columns += [Wording(*spec.words).of("#reviews always wrong"), "#sometimes", "#never"]
     rows, scopes = [], []
     for row in counts.itertuples():
         size = "all" if pd.isna(row.target_batch_size) else f"{int(row.target_batch_size):,}"

@@ -13,6 +13,7 @@ from batchscope.report.numbers import MINUS
 from batchscope.report.pictures import Picture, embedded
 from batchscope.report.spec import FiguresSpec, ReportSpec
 from batchscope.report.table import Table
+from batchscope.wording import Wording
 
 ALTERNATIVES = {
     "divergence": "Jensen–Shannon divergence of the attention by layer, and the ratio of batch sizes to seeds",
@@ -115,7 +116,7 @@ def _cells(spec: FiguresSpec, model: str, policy: str, budget: str) -> list[str]
 def ratio_table(spec: FiguresSpec, tables: AttentionTables) -> Table | None:
     """The ratio of every model, LR policy and kind of layer."""
     columns = [*_labels(spec), "layers", "#between batch sizes", "#between seeds", "#from the start", "#ratio"]
-    columns += ["#95% interval", "#seeds", "#reviews"]
+    columns += ["#95% interval", "#seeds", f"#{Wording(*spec.words).many}"]
     rows = []
     for _, model, budget in rows_of(spec):
         mine = tables.of(model, budget)
@@ -131,8 +132,9 @@ def ratio_table(spec: FiguresSpec, tables: AttentionTables) -> Table | None:
     note = "Mean Jensen–Shannon divergence, in bits, of the attention of two runs on the same test reviews: between "
     note += "batch sizes of one seed, between seeds of one batch size, and from a run to the weights it started from; "
     note += "mean over queries, heads and layers. Ratio: batch sizes over seeds. Interval: seeds and reviews resampled "
-    note += "together; with fewer than five seeds it is rough. Two batch sizes of one seed share the initial head and "
-    note += "two seeds do not, so a ratio a little below 1 is no proof that the batch size does nothing."
+    note += "together, with two seeds the reviews alone; with fewer than five seeds it is rough. Two batch sizes of "
+    note += "one seed share the initial head and two seeds do not, so a ratio a little below 1 is no proof that the "
+    note += "batch size does nothing."
     return Table(columns, rows, note) if rows else None
 
 

@@ -37,6 +37,7 @@ def cautions(
     found = [
         Caution("results", faulty_in_words(own, claims)),
         *(Caution("trust", sentence) for sentence in differing_in_words(runs, claims)),
+        Caution("results", two_seeds_in_words(results)),
         Caution("trust", duplicates_in_words(audit)),
         Caution("results", balance_in_words(audit)),
         Caution("trust", left_out_in_words(audit)),
@@ -58,6 +59,16 @@ def faulty_in_words(results: pd.DataFrame, claims: Sequence[Finding]) -> str:
         said += f" {_they(len(faulty))} in all means. {touched} of {counted(len(claims), 'contrast')} "
         said += f"{'includes' if touched == 1 else 'include'} such a run and {_have(touched)} no verdict."
     return said
+
+
+def two_seeds_in_words(results: pd.DataFrame) -> str:
+    """Says what two seeds per cell cannot show. One seed per cell is in the answer itself."""
+    if results.groupby(["model", "target_batch_size", "lr_policy", "budget"]).seed.nunique().max() != 2:
+        return ""
+    return (
+        "No cell has more than two seeds. Their scatter is the difference of two runs, and by chance it can be many "
+        "times too small or too large. So intervals are wide; add seeds before you rely on a difference."
+    )
 
 
 def differing_in_words(runs: pd.DataFrame, claims: Sequence[Finding]) -> list[str]:

@@ -12,6 +12,7 @@ import altair as alt
 from altair.utils import schemapi
 
 from batchscope.report.chart_rows import Rows
+from batchscope.report.numbers import in_points
 from batchscope.report.spec import FiguresSpec
 from batchscope.report.style import SWEEP_COLOURS
 
@@ -127,7 +128,7 @@ def forest_chart(rows: Rows, sight: tuple[float, float], margin: float, most: in
         x=alt.value(alt.ExprRef("width + 10")), text="verdict:N"
     )
     drawn = alt.layer(band, zero, ends, marks, words).properties(width=300, height=300)
-    note = f"Bars: 95% intervals. Grey: the margin of ±{margin:g} points."
+    note = f"Bars: 95% intervals. Grey: the margin of ±{in_points(margin)}."
     return Chart("forest", _plain(drawn), rows, limit=most, note=note)
 
 

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from batchscope.report.numbers import MINUS
+from batchscope.report.numbers import MINUS, in_points
 from batchscope.report.spec import FiguresSpec
 from batchscope.report.style import INK, MUTED, PAPER, RULE, frame
 from batchscope.report.verdicts import ESTIMANDS, contrast_in_words
@@ -75,7 +75,7 @@ def forest_figure(spec: FiguresSpec, findings: Sequence[Finding]) -> Figure:
     axis.spines["left"].set_visible(False)
     estimands = " and ".join(dict.fromkeys(ESTIMANDS[finding.estimand] for finding in shown))
     note = f"Bars: 95% intervals, for {estimands}. " if shown else ""
-    note += f"Grey: the margin of ±{margin:g} points."
+    note += f"Grey: the margin of ±{in_points(margin)}."
     if any(finding.faulty for finding in shown):
         note += " Intervals with a run that did not learn may be cut off."
     if len(claims) > MOST:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from batchscope.config.claims import Claims
 from batchscope.errors import counted
-from batchscope.report.numbers import listed
+from batchscope.report.numbers import in_points, listed
 from batchscope.report.spec import ReportSpec
 from batchscope.statistics.budgets import ranking_flips
 from batchscope.statistics.conclusions import Conclusions, with_verdict
@@ -51,7 +51,7 @@ def _one_way(spec: ReportSpec, sizes: Sequence[Finding], different: Sequence[Fin
 
 def _no_difference(sizes: Sequence[Finding], claims: Claims) -> str:
     if len(with_verdict(sizes, "equivalent")) == len(sizes):
-        return f"All batch sizes are equivalent within {claims.margin:g} points"
+        return f"All batch sizes are equivalent within {in_points(claims.margin)}"
     if len(with_verdict(sizes, "did not learn")) == len(sizes):
         return "Every contrast includes a run that did not learn"
     return "No difference between batch sizes is established"

@@ -21,6 +21,11 @@ def points(value: float, digits: int = 2) -> str:
     return f"{value:+.{digits}f}".replace("-", MINUS)
 
 
+def in_points(margin: float) -> str:
+    """An unsigned number of points, `0.5 points` or `1 point`."""
+    return f"{margin:g} point{'' if margin == 1 else 's'}"
+
+
 def p_value(value: float) -> str:
     """`.035`, `< .001`, `1`."""
     if value < 0.001:

@@ -94,7 +94,7 @@ def header_lines(spec: ReportSpec, study: Finished) -> list[list[str]]:
         counted(len(spec.policy_names), "LR policy"),
         *([counted(len(spec.budget_names), "budget")] if spec.several_budgets else []),
         counted(len(spec.seeds), "seed"),
-        counted(many, "test review"),
+        f"{counted(many, 'test review')} of {counted(len(study.audit['classes']), 'class')}",
     ]
     alike = not differing_in_words(study.provenance, [])
     passed = all(certificate["passed"] for certificate in study.certificates.values())

@@ -110,7 +110,7 @@ def _context(spec: ReportSpec, study: Finished, folder: Path) -> dict[str, objec
         *(Caution("fair", one) for one in warnings(study.horizons)),
     ]
     context: dict[str, object] = {
-        "answer": answer(spec, study.results, summary, found),
+        "answer": answer(spec, study.results, summary, found, len(study.audit["classes"])),
         "cautions": said,
         "horizon": horizon_table(study.horizons),
         "protocol": protocol_table(spec, summary, cost, study.audit),

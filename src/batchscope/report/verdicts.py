@@ -8,7 +8,7 @@ import pandas as pd
 
 from batchscope.config.claims import Claims
 from batchscope.errors import counted
-from batchscope.report.numbers import p_equals, p_value, percent, points
+from batchscope.report.numbers import in_points, p_equals, p_value, percent, points
 from batchscope.report.table import Scope, Table
 from batchscope.report.trust import run_in_words
 from batchscope.statistics.conclusions import Design
@@ -51,7 +51,7 @@ def verdict_in_words(finding: Finding, claims: Claims, reasons: Mapping[str, str
         return f"{said} A run of it did not learn: {faulty}. Its difference is not read as an effect."
     said += f" The difference is {difference_in_words(finding)}, for {ESTIMANDS[finding.estimand]}; {_test(finding)}."
     if finding.verdict == "different" and finding.p_equivalence < claims.level:
-        said += f" It is smaller than the margin of {claims.margin:g} points."
+        said += f" It is smaller than the margin of {in_points(claims.margin)}."
     if finding.verdict == "underpowered":
         said += f" {lacking_in_words(finding, claims)}"
     return said
@@ -106,7 +106,7 @@ def family_in_words(findings: Sequence[Finding], claims: Claims) -> str:
     about = " and ".join(dict.fromkeys(ESTIMANDS[finding.estimand] for finding in findings))
     tests = " and ".join(dict.fromkeys(counted(finding.tests, "contrast") for finding in findings))
     said = f"Differences in points of test accuracy, for {about}. Holm's correction over {tests} at "
-    return said + f"{percent(claims.level, 0)}; equivalent: within {claims.margin:g} points."
+    return said + f"{percent(claims.level, 0)}; equivalent: within {in_points(claims.margin)}."
 
 
 def _subject(finding: Finding) -> str:
@@ -128,7 +128,7 @@ def _subject(finding: Finding) -> str:
 
 def _verdict(finding: Finding, claims: Claims) -> str:
     if finding.verdict == "equivalent":
-        return f"equivalent within {claims.margin:g} points"
+        return f"equivalent within {in_points(claims.margin)}"
     return "no verdict" if finding.verdict == "did not learn" else str(finding.verdict)
 
 
@@ -157,7 +157,7 @@ EVERYTHING = 100.0
 
 def lacking_in_words(finding: Finding, claims: Claims) -> str:
     """What an underpowered contrast would need for the margin."""
-    power, margin = f"{100 * claims.power:.0f}% power", f"{claims.margin:g} points"
+    power, margin = f"{100 * claims.power:.0f}% power", in_points(claims.margin)
     found = f"a true difference of {finding.smallest_points:.2f} points"
     found = found if finding.smallest_points < EVERYTHING else "no difference, however large,"
     said = f"It finds {found} with {power}; for {margin} it needs "
@@ -190,9 +190,9 @@ def power_in_words(made: Design, claims: Claims, assumed: bool) -> str:
     said += found if made.smallest_points < EVERYTHING else "no difference, however large,"
     said += f" with {power} (Holm over {counted(made.contrasts, 'contrast')}). "
     if made.smallest_points <= claims.margin:
-        return said + f"That is enough for the margin of {claims.margin:g} points."
+        return said + f"That is enough for the margin of {in_points(claims.margin)}."
     needed = needed_in_words(made.seeds_for_margin, made.reviews_for_margin)
-    return said + f"The margin of {claims.margin:g} points needs {needed}."
+    return said + f"The margin of {in_points(claims.margin)} needs {needed}."
 
 
 def findings_table(findings: Sequence[Finding], with_budget: bool, wording: Wording) -> Table:

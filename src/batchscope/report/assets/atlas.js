@@ -109,7 +109,7 @@
     };
 
     const tell = (point) => {
-      if (!point) return told.replaceChildren("Point at a mark to read its review.");
+      if (!point) return told.replaceChildren("Point at a mark to read its text.");
       const { review, run } = point;
       const line = `batch size ${run.batch}, seed ${run.seed}: labelled ${data.classes[review.label]}, predicted ${data.classes[run.prediction[point.row]]}, margin ${point.margin.toFixed(2)}; ${VERDICTS[review.verdict]} wrong over all runs`;
       told.replaceChildren(create("strong", { textContent: line }), create("p", { textContent: review.text }));

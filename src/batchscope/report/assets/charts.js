@@ -82,10 +82,10 @@
       const even = [most, most - 1].find((columns) => columns > 1 && panels % columns === 0);
       const columns = even || Math.ceil(panels / Math.ceil(panels / most));
       spec.columns = columns;
-      spec.spec.width = Math.floor((width - 58 - 24 * (columns - 1)) / columns);
+      spec.spec.width = Math.floor((width - (width > 520 ? 58 : 70) - 24 * (columns - 1)) / columns);
       return;
     }
-    Object.assign(spec, { width, height: (width > 520 ? 23 : 30) * rows.length + 4, autosize: { type: "fit-x", contains: "padding" }, padding: { left: 0, top: 2, bottom: 2, right: 6 } });
+    Object.assign(spec, { width, height: (width > 520 ? 23 : 30) * rows.length + 4, autosize: { type: "fit-x", contains: "padding" }, padding: { left: 0, top: 2, bottom: 2, right: width > 520 ? 6 : 18 } });
     const labels = { labelLimit: Math.min(290, width * 0.46) };
     if (width <= 520) Object.assign(labels, { labelFontSize: 10.5, labelExpr: "split(replace(datum.label, regexp(' · (?=.{0,24}$)'), '\\n'), '\\n')" });
     for (const layer of spec.layer) if (layer.encoding.y?.axis) Object.assign(layer.encoding.y.axis, labels);
