@@ -81,7 +81,7 @@ def test_runs_that_predict_alike_have_no_ratio_and_a_reason(tmp_path: Path) -> N
     fabricate.small_figures(folder, spec)
     write_report(spec, folder)
     page = (folder / "report/index.html").read_text(encoding="utf-8")
-    assert "bert, constant LR policy: no prediction differs between seeds." in page
+    assert "bert, constant LR policy: no prediction differs between seeds, nor between batch sizes." in page
     assert "100% are wrong in every run: no batch size and no seed of this study gets them right.</li>" in page
     assert spec.errors
     figure = error_figures(spec, spec.errors, folder / "tables")["errors_flips"]
