@@ -134,6 +134,24 @@ MISTAKES: list[tuple[tuple[str, ...], Any, str]] = [
     (("study",), "-rf", "study: must be a name: letters"),
     (("study",), "$(id)", "study: must be a name: letters"),
     (("study",), "résumé", "study: must be a name: letters"),
+    (("study",), False, "study: must be text (it is False); put it into quotation marks"),
+    (("models", 7), {"architecture": "bert"}, "models.7: must be text (it is 7); put it into quotation marks"),
+    (("lr_policies", False), {"base_lr": 1}, "lr_policies.False: must be text (it is False); put it into quotation"),
+    (("models", "a\nb"), {"architecture": "bert"}, "models.a\\nb: must be a name: letters"),
+    (("data", "\u202ex"), 1, "data.\\u202ex: unknown key"),
+    (("target_batch_sizes",), [True, 64], "target_batch_sizes, entry 1: must be a whole number (it is True)"),
+    (("seeds",), [False], "seeds, entry 1: must be a whole number (it is False)"),
+    (("data", "split", "seed"), True, "data.split.seed: must be a whole number (it is True)"),
+    (("threads",), True, "threads: must be a whole number or `auto` (it is True)"),
+    (("schedule", "warmup"), False, "schedule.warmup: must be a number (it is False)"),
+    (("lr_policies", "constant", "base_lr"), True, "lr_policies.constant.base_lr: must be a number (it is True)"),
+    (
+        ("lr_policies", "constant"),
+        {"table": {16: 1, "16": 2, 64: 1}},
+        "lr_policies.constant.table: 16 is there twice",
+    ),
+    (("models", "Bert"), {"architecture": "bert"}, "models: `bert` and `Bert` differ in capitals alone: rename one"),
+    (("lr_policies", "SQRT"), {"base_lr": 1}, "lr_policies: `sqrt` and `SQRT` differ in capitals alone"),
 ]
 
 
@@ -148,7 +166,16 @@ def test_what_no_file_can_hold_is_refused_by_its_key(place: tuple[str, ...], val
 # ------------------------------------------------------------------------------------------------- the file itself
 
 TEXT = yaml.safe_dump(SMALL)
+BOMB = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
 FILES: list[tuple[str, bytes, str]] = [
+    ("octal", b"seeds: [1,\n  010]\n", "`010` in line 2 is the number 8 to YAML; write 8, or '010' in quotation marks"),
+    ("sexagesimal", b"save_every: 1:30\n", "`1:30` in line 1 is the number 90 to YAML; write 90"),
+    ("a number as a key, twice", b"table: {16: 1, 16.0: 2}\n", "`16.0` is there twice"),
+    (
+        "a bomb of anchors",
+        b"a0: &a0 [x]\n" + BOMB.encode(),
+        "`&` and `\\*` written out it has over 1,000,000 values",
+    ),
     ("a key twice", TEXT.encode() + b"seeds: [3]\n", r"the key `seeds` is there twice, in lines \d+ and \d+"),
     ("a key twice, deeper", b"data:\n  text: a\n  text: b\n", "`text` is there twice, in lines 2 and 3"),
     ("a key twice, in one line", b"budget: {epochs: 1, epochs: 2}\n", "`epochs` is there twice, in lines 1 and 1"),
@@ -190,6 +217,19 @@ def test_merged_sections_may_replace_keys(tmp_path: Path) -> None:
     """That is what YAML's `<<` is for."""
     (tmp_path / "my.yaml").write_text("a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  x: 3\n")
     assert read_mapping(tmp_path / "my.yaml", "it")["b"] == {"x": 3, "y": 2}
+
+
+def test_a_pipe_and_the_home_of_nobody_are_no_data(tmp_path: Path) -> None:
+    """Reading a pipe would never end."""
+    os.mkfifo(tmp_path / "reviews.csv")
+    for place, source, told in (
+        (("data",), str(tmp_path / "reviews.csv"), "data.source: .* is neither a file nor a folder, but a pipe"),
+        (("data",), "~nobody-there/reviews.csv", "data.source: there is no file or folder '~nobody-there"),
+        (("models", "bert"), "/dev/null", "models.bert.checkpoint: '/dev/null' is neither a file nor a folder"),
+    ):
+        value = {"source": source} if place == ("data",) else {"checkpoint": source}
+        with pytest.raises(UserError, match=told):
+            Study.from_mapping(changed([(place, value)]))
 
 
 def test_a_section_that_holds_itself_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from batchscope.config.section import Name, PositiveFloat, PositiveInt, Section
+from batchscope.config.section import REAL, Name, NaturalInt, PositiveFloat, PositiveInt, Section
 
 FEWEST_UPDATES = 4
 """Updates that the branch with the largest batch must make."""
@@ -13,7 +13,7 @@ FEWEST_UPDATES = 4
 class Branch(Section):
     """Measures the critical batch size: short branches at multiples of a run's batch size, from states of that run."""
 
-    at: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    at: list[NaturalInt] = Field(min_length=1)
     """Samples after which the run is branched; 0 is its beginning. Each point is the end of the first update that
     reaches it. A finished run is not trained again: what it lacks is replayed."""
     factors: list[PositiveInt] = Field(default=[1, 2, 4, 8], min_length=1)
@@ -32,7 +32,7 @@ class Branch(Section):
     """A branch is as good as factor 1 if its smoothed training loss is at most this much above, in nats. The default is
     one per cent of the probability of a review's label, as a geometric mean. Smaller values need longer branches to be
     told from noise: the table gives the standard error of each difference. Changing it does not retrain anything."""
-    smoothing: Annotated[float, Field(gt=0, le=1)] = 0.5
+    smoothing: Annotated[float, Field(gt=0, le=1), REAL] = 0.5
     """Share of a branch, at its end, over which the training loss is averaged. Changing it does not retrain
     anything."""
 

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import reprlib
 from collections.abc import Callable, Iterable
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -9,8 +10,14 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from batchscope.config.schema import COLOUR, NOUN
 from batchscope.config.section import NAME, Section
 from batchscope.errors import counted, either
+from batchscope.wording import visible
 
-BRANCH = re.compile(r"constrained-\w+|function-after\[.*\]|literal\[.*\]|int|float|str|bool|none")
+SHORT = reprlib.Repr()
+"""Of a value that is shown in part, no more is written than that part."""
+SHORT.maxdict = SHORT.maxlist = SHORT.maxtuple = SHORT.maxset = 20
+SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 80
+
+BRANCH = re.compile(r"constrained-\w+|function-(?:after|before)\[.*\]|literal\[.*\]|int|float|str|bool|none")
 """How pydantic names, at the end of a location, the alternative of a union that it tried."""
 PATTERNS = {
     NAME: "a name: letters, digits, `.`, `_` and `-`, the first a letter or a digit",
@@ -52,7 +59,8 @@ def explain(errors: Iterable[Any], config: type[Section]) -> str:
     """One line for each mistake: the key, what is wrong, what is allowed. Alternatives of a value share a line."""
     found: dict[tuple[Any, ...], list[Any]] = {}
     for error in errors:
-        location = tuple(part for part in error["loc"] if part != "[key]")
+        place = error["loc"]
+        location = (*place[:-2], error["input"]) if place[-1:] == ("[key]",) else place
         of_a_value = error["type"] not in ("extra_forbidden", "missing", "model_type")
         is_branch = of_a_value and len(location) > 1 and BRANCH.fullmatch(str(location[-1]))
         found.setdefault(location[:-1] if is_branch else location, []).append(error)
@@ -74,7 +82,9 @@ def _line(location: tuple[Any, ...], alternatives: list[Any], config: type[Secti
     allowed = [
         ALLOWED[one["type"]](one.get("ctx", {})) if one["type"] in ALLOWED else "another" for one in alternatives
     ]
-    return f"  {key}: must be {' or '.join(dict.fromkeys(allowed))} (it is {shown(error['input'])})"
+    value = error["input"]
+    quote = "; put it into quotation marks" if allowed == ["text"] and isinstance(value, bool | int | float) else ""
+    return f"  {key}: must be {' or '.join(dict.fromkeys(allowed))} (it is {shown(value)}){quote}"
 
 
 def _key(location: tuple[Any, ...], config: type[Section]) -> str:
@@ -84,14 +94,15 @@ def _key(location: tuple[Any, ...], config: type[Section]) -> str:
         if get_origin(annotation) in (list, tuple):
             key += f", entry {part + 1}"
         else:
-            key += f".{part}" if key else str(part)
+            name = visible(str(part)).replace("\n", "\\n")
+            key += f".{name}" if key else name
         annotation = _inner(annotation, part)
     return key
 
 
 def shown(value: object) -> str:
     """A value of the config, shortened where it is long."""
-    text = repr(value)
+    text = repr(value) if isinstance(value, str) else SHORT.repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationError, model_validator
 
 from batchscope.config.errors import explain
-from batchscope.config.section import Fraction, Name, PositiveFloat, PositiveInt, Section
+from batchscope.config.section import REAL, WHOLE, Fraction, Name, NaturalInt, PositiveFloat, PositiveInt, Section
 from batchscope.config.text import read_mapping
 from batchscope.errors import UserError
 from batchscope.statistics.forensics import Reported
@@ -24,11 +24,11 @@ class ReportedCell(Section):
     """Target batch size."""
     learning_rate: PositiveFloat | None = None
     """Learning rate. Cells of one model, batch size and learning rate are nominally the same training."""
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: NaturalInt | None = None
     """Seed, where a study has several runs of a cell."""
-    accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    accuracy: Annotated[float, Field(ge=0, le=1), REAL] | None = None
     """Test accuracy as printed, as a share: 0.9013."""
-    correct: Annotated[int, Field(ge=0)] | None = None
+    correct: NaturalInt | None = None
     """Instead of `accuracy`: number of test reviews that the run labels correctly."""
 
     @model_validator(mode="after")
@@ -47,7 +47,7 @@ class ReportedStudy(Section):
     """Number of test reviews."""
     test_set: Name | None = None
     """Name of the test set: studies that name the same one used the same test reviews."""
-    decimals: Annotated[int, Field(ge=1, le=12)] | None = None
+    decimals: Annotated[int, Field(ge=1, le=12), WHOLE] | None = None
     """Decimals with which the accuracies are printed; those of the longest one if unset."""
     evaluation_batch: PositiveInt | None = None
     """Batch size of the evaluation, where the accuracy may be a mean of per-batch accuracies."""

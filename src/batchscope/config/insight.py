@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from batchscope.config.section import PositiveFloat, PositiveInt, Section
+from batchscope.config.section import WHOLE, PositiveFloat, PositiveInt, Section
 
 
 class CalibrationSettings(Section):
@@ -12,7 +12,7 @@ class CalibrationSettings(Section):
 
     enabled: bool = True
     """Measure the calibration of every run, from its predictions."""
-    bins: Annotated[int, Field(ge=2, le=100)] = 15
+    bins: Annotated[int, Field(ge=2, le=100), WHOLE] = 15
     """Bins of equal mass, for the calibration error and for the reliability diagram."""
 
 
@@ -63,13 +63,13 @@ class GeometrySettings(Section):
     """Adaptive sharpness: length of the step where every weight is measured in units of its size."""
     ascent_steps: PositiveInt = 3
     """Adaptive sharpness: steps of the ascent."""
-    eigenvalues: Annotated[int, Field(ge=0, le=20)] = 2
+    eigenvalues: Annotated[int, Field(ge=0, le=20), WHOLE] = 2
     """Largest eigenvalues of the Hessian; 0 leaves it out."""
     hessian_products: PositiveInt = 50
     """Hessian-vector products after which Lanczos stops; eigenvalues that have not converged are named as missing."""
     pairs: PositiveInt = 9
     """Most pairs of batch sizes, and most pairs of seeds, that are compared within a model, LR policy and budget."""
-    path_points: Annotated[int, Field(ge=3)] = 11
+    path_points: Annotated[int, Field(ge=3), WHOLE] = 11
     """Points of the line between two runs at which the loss is measured, the ends included."""
 
 

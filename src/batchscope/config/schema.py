@@ -10,7 +10,7 @@ from batchscope.certificate.spec import FEWEST_REVIEWS
 from batchscope.config.architectures import mistakes
 from batchscope.config.claims import Claims, Factor
 from batchscope.config.insight import Insight
-from batchscope.config.section import Fraction, Name, PositiveFloat, PositiveInt, Section
+from batchscope.config.section import REAL, WHOLE, Fraction, Name, NaturalInt, PositiveFloat, PositiveInt, Section
 from batchscope.data.layout import table_ending
 from batchscope.data.shares import pooled_sizes
 from batchscope.errors import counted
@@ -31,7 +31,7 @@ from batchscope.wording import Wording, plural
 NOUN = r"^[^\W\d_]+([ -][^\W\d_]+)*$"
 COLOUR = r"^#[0-9a-fA-F]{6}$"
 Noun = Annotated[str, Field(pattern=NOUN)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
+Beta = Annotated[float, Field(ge=0, lt=1), REAL]
 # YAML reads a plain `off` as false.
 NoiseScale = Annotated[
     Literal["off", "cheap", "full"], BeforeValidator(lambda value: "off" if value is False else value)
@@ -58,6 +58,12 @@ def path_exists(name: str) -> bool:
         return False
 
 
+def is_file_or_folder(name: str) -> bool:
+    """Whether what is there can be read to its end: no pipe, no device."""
+    path = Path(name).expanduser()
+    return path.is_file() or path.is_dir()
+
+
 class Split(Section):
     """How the reviews are divided."""
 
@@ -69,7 +75,7 @@ class Split(Section):
     """Share of the reviews that chooses the best epoch."""
     test: Fraction = 0.1
     """Share of the reviews held out (`official`: ignored, the given test set is used)."""
-    seed: int = Field(default=42, ge=0)
+    seed: NaturalInt = 42
     """Seed of the division, and of the sample if there is one."""
 
     @model_validator(mode="after")
@@ -87,9 +93,9 @@ class Synthetic(Section):
 
     reviews: PositiveInt = 4000
     """How many reviews to make."""
-    seed: int = Field(default=0, ge=0)
+    seed: NaturalInt = 0
     """Seed of the grammar's choices."""
-    label_noise: float = Field(default=0.03, ge=0, lt=0.5)
+    label_noise: Annotated[float, Field(ge=0, lt=0.5), REAL] = 0.03
     """Share of the labels that are flipped."""
 
 
@@ -114,7 +120,7 @@ class Data(Section):
     """Keep this many reviews, drawn evenly over labels; all of them if unset."""
     split: Split = Split()
     """How the reviews are divided."""
-    max_length: int = Field(default=128, ge=8)
+    max_length: Annotated[int, Field(ge=8), WHOLE] = 128
     """Tokens per review; shorter ones are padded."""
     truncation: Literal["head", "tail", "head_tail"] = "head"
     """Which end of a long review is kept; `head_tail` keeps a quarter from the start and the rest from the end."""
@@ -168,7 +174,7 @@ class Model(Section):
     """Build this encoder from scratch, with random weights and a tokenizer trained on the train split."""
     config: dict[str, Any] | None = None
     """For `architecture`: values of its transformers config, such as `hidden_size`."""
-    vocabulary_size: Annotated[int, Field(ge=64)] | None = None
+    vocabulary_size: Annotated[int, Field(ge=64), WHOLE] | None = None
     """For `architecture`: entries of the tokenizer to train (8000 if unset)."""
 
     @field_validator("config")
@@ -238,6 +244,15 @@ class LearningRatePolicy(Section):
     engine: Engine | None = None
     """Who accumulates under this policy: `manual` or `accelerate`; the study's `engine` if unset. Two policies that
     differ in nothing else compare the engines."""
+
+    @field_validator("table", mode="before")
+    @classmethod
+    def _each_size_once(cls, table: object) -> object:
+        """``16`` and ``"16"`` are two keys of YAML, and would be one of the table."""
+        names = [str(size) for size in table] if isinstance(table, dict) else []
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{repeated[0]} is there twice")
+        return table
 
     @field_validator("sweep")
     @classmethod
@@ -329,7 +344,7 @@ class Optimizer(Section):
     """Decay of the first and of the second moment."""
     eps: PositiveFloat = 1e-8
     """Added to the root of the second moment."""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: Annotated[float, Field(ge=0), REAL] = 0.0
     """Weight decay; 0 is none."""
     max_grad_norm: PositiveFloat | None = None
     """Clip the gradient of a window to this norm; unset is no clipping."""
@@ -340,7 +355,7 @@ class Schedule(Section):
 
     name: Literal["constant", "linear", "cosine"] = "constant"
     """`constant`, or falling to zero along a line or a cosine."""
-    warmup: float = Field(default=0.0, ge=0, lt=1)
+    warmup: Annotated[float, Field(ge=0, lt=1), REAL] = 0.0
     """Share of the updates over which the learning rate rises."""
 
 
@@ -390,7 +405,7 @@ class Config(Section):
     which power of two is fastest; a micro-batch that does not fit into the GPU's memory is halved either way."""
     lr_policies: dict[Name, LearningRatePolicy] = Field(min_length=1)
     """Learning-rate policies, by a name of your own."""
-    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[42], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32), WHOLE]] = Field(default=[42], min_length=1)
     """One training per seed: initialisation of the head, order of the examples, dropout."""
     budget: Budget = Budget(epochs=5)
     """How long each run trains."""
@@ -454,6 +469,17 @@ class Config(Section):
         if repeated:
             raise ValueError(f"{repeated[0]} appears twice")
         return values
+
+    @field_validator("models", "lr_policies", "budgets")
+    @classmethod
+    def _distinct_folders(cls, named: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The names are those of folders, and some disks take ``Constant`` and ``constant`` for one."""
+        spelling: dict[str, str] = {}
+        for name in named or {}:
+            other = spelling.setdefault(name.lower(), name)
+            if other != name:
+                raise ValueError(f"`{other}` and `{name}` differ in capitals alone: rename one of them")
+        return named
 
     @model_validator(mode="after")
     def _settings_go_together(self) -> Self:

@@ -3,7 +3,8 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_core import PydanticKnownError
 
 HALF = re.compile("[\ud800-\udfff]")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -18,9 +19,27 @@ def _is_of_this_world(value: int) -> int:
     return value
 
 
-PositiveInt = Annotated[int, Field(gt=0), AfterValidator(_is_of_this_world)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
+def _no_whole_number(value: object) -> object:
+    """YAML reads `yes` and `on` as true, which Python takes for 1."""
+    if isinstance(value, bool):
+        raise PydanticKnownError("int_type")
+    return value
+
+
+def _no_number(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")
+    return value
+
+
+WHOLE = BeforeValidator(_no_whole_number)
+"""Ends the annotation of a whole number; it comes last, so that the schema still tells the limits."""
+REAL = BeforeValidator(_no_number)
+"""Ends the annotation of any other number."""
+NaturalInt = Annotated[int, Field(ge=0), WHOLE]
+PositiveInt = Annotated[int, Field(gt=0), AfterValidator(_is_of_this_world), WHOLE]
+PositiveFloat = Annotated[float, Field(gt=0), REAL]
+Fraction = Annotated[float, Field(gt=0, lt=1), REAL]
 
 
 class Section(BaseModel):

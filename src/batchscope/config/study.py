@@ -14,7 +14,7 @@ from pydantic import PrivateAttr, ValidationError, model_validator
 from batchscope.certificate.spec import CertificateSpec
 from batchscope.config.branch import Branch
 from batchscope.config.errors import explain, shown
-from batchscope.config.schema import Config, LearningRatePolicy, Synthetic, location, path_exists
+from batchscope.config.schema import Config, LearningRatePolicy, Synthetic, is_file_or_folder, location, path_exists
 from batchscope.config.text import read_mapping
 from batchscope.data.layout import counted_files
 from batchscope.data.spec import CorpusSpec, ReviewsSpec, SplitSpec, SyntheticSpec, TokensSpec
@@ -527,10 +527,12 @@ class Study(Config):
             (f"models.{name}.checkpoint", model.checkpoint) for name, model in self.models.items() if model.checkpoint
         ]:
             if source != "synthetic" and location(source) == "local" and not path_exists(source):
-                below = "" if Path(source).expanduser().is_absolute() else f" below {shown(str(Path.cwd()))}"
+                below = "" if source.startswith(("/", "~")) else f" below {shown(str(Path.cwd()))}"
                 raise UserError(
                     f"{key}: there is no file or folder {shown(source)}{below}; a hub id looks like 'owner/name'"
                 )
+            if source != "synthetic" and path_exists(source) and not is_file_or_folder(source):
+                raise UserError(f"{key}: {shown(source)} is neither a file nor a folder, but a pipe or a device")
         review = self.data.label_review
         if review is not None and not (path_exists(review) and Path(review).expanduser().is_file()):
             raise UserError(f"data.label_review: there is no file {shown(review)}")
