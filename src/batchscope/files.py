@@ -96,10 +96,18 @@ class DamagedFileError(ValueError):
         super().__init__(f"{path} is damaged ({words}). Delete it and start the workflow again, which makes it anew")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """``json.loads``, which answers a text nested too deeply with RecursionError; here that is ValueError as well."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("lists or objects in each other without end") from None
+
+
 def read_json(path: Path) -> Any:
     """Parse a JSON file. Raises DamagedFileError where it is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DamagedFileError(path, error) from None
 
@@ -107,6 +115,6 @@ def read_json(path: Path) -> Any:
 def read_json_lines(path: Path) -> list[Any]:
     """Parse a file with a JSON value in each line. Raises DamagedFileError where a line is none."""
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except ValueError as error:
         raise DamagedFileError(path, error) from None

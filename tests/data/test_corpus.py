@@ -196,6 +196,26 @@ def test_classes_that_differ_in_capitals_are_warned_of(tmp_path: Path, caplog: p
     assert "'Good' and 'good' count as two classes" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("caf\u00e9", "cafe\u0301"),
+        ("good", "good\u200b"),
+        ("very good", "very  good"),
+        ("very good", "very\u00a0good"),
+        ("good", "\uff47ood"),
+        ("stra\u00dfe", "STRASSE"),
+    ],
+)
+def test_classes_that_look_alike_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, one: str, other: str
+) -> None:
+    write([("a", one), ("b", other), ("c", "bad")], tmp_path / "a.csv")
+    assert len(build(local(tmp_path), tmp_path).classes) == 3
+    assert "count as two classes; they differ in white space or characters that look alike" in caplog.text
+    assert ascii(one) in caplog.text and ascii(other) in caplog.text
+
+
 def test_one_class_only_names_what_was_left_out(tmp_path: Path) -> None:
     write([("a", -1), ("b", -1)], tmp_path / "neg.csv")
     write([("c", 1), ("d", 1)], tmp_path / "pos.csv")

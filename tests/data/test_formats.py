@@ -63,7 +63,7 @@ def test_line_separators_inside_a_text_end_no_record(tmp_path: Path) -> None:
     assert [text for text, _ in read(tmp_path / "a.jsonl", "\ufeff" + lines)] == texts
 
 
-@pytest.mark.parametrize("label", ["2020-01-01", "2020-01-01T10:00:00Z", "10:30", "1 day", "٣", "1_000", "0x1"])
+@pytest.mark.parametrize("label", ["2020-01-01", "2020-01-01T10:00:00Z", "10:30", "1 day", "٣", "1_000", "0x1", "007"])
 def test_what_looks_like_a_date_or_an_odd_number_stays_a_string(tmp_path: Path, label: str) -> None:
     assert read(tmp_path / "a.csv", f"text,label\n2021-02-03,{label}\nb,x\n") == [("2021-02-03", label), ("b", "x")]
     assert read(tmp_path / "b.csv", f"text,label\n2021-02-03,{label}\n") == [("2021-02-03", label)]
@@ -75,6 +75,12 @@ def test_numbers_in_csv_are_numbers_if_all_are(tmp_path: Path) -> None:
     assert read(tmp_path / "a.csv", "text,label\na, 1\nb,0\nc,-1\n") == [("a", 1), ("b", 0), ("c", -1)]
     assert read(tmp_path / "b.csv", "text,label\na,1.0\nb,0.0\n") == [("a", 1.0), ("b", 0.0)]
     assert read(tmp_path / "c.csv", "text,label\na,1\nb,x\n") == [("a", "1"), ("b", "x")]
+
+
+@pytest.mark.parametrize("labels", [["01", "1"], ["9007199254740993", "1.0"], ["10000000000000000001", "1"]])
+def test_labels_that_as_numbers_would_be_one_or_others_are_strings(tmp_path: Path, labels: list[str]) -> None:
+    content = "text,label\n" + "".join(f"a,{label}\n" for label in labels)
+    assert [label for _, label in read(tmp_path / "a.csv", content)] == labels
 
 
 def test_quotation_marks_of_a_tsv_file_that_do_not_pair_are_text(tmp_path: Path) -> None:
@@ -90,6 +96,7 @@ def test_other_columns_do_not_matter(tmp_path: Path) -> None:
         ("a", 5),
         ("b", 6),
     ]
+    assert read(tmp_path / "b.jsonl", '{"x": 1, "x": {"label": 1, "label": 2}, "text": "a", "label": 5}') == [("a", 5)]
 
 
 def test_a_very_long_text(tmp_path: Path) -> None:
@@ -113,6 +120,9 @@ def test_a_very_long_text(tmp_path: Path) -> None:
         ("a.csv", "text,label,label\na,1,1\n", "data.label: .* has 2 columns 'label': a duplicate"),
         ("a.csv", "Text, label\na,1\n", "data.text: .* no column 'text'; .* Did you mean 'Text'"),
         ("a.csv", "text,Label \na,1\n", "Did you mean 'Label '"),
+        ("a.csv", "text,label\na,1\ntext,label\nb,0\n", r"data row 2 of .* \(line 3\) is the header once more"),
+        ("a.csv", b"%PDF-1.7\n%\xe2", "is a PDF, not a text file"),
+        ("a.csv", "text,label\na,1\n".encode("utf-32"), "encoded in UTF-32.*iconv -f UTF-32"),
         ("a.csv", "text\na\n", "no column 'label'.* without labels must not be in"),
         ("a.csv", "", "no column 'text'; its columns are: none, it is empty"),
         ("a.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
@@ -126,6 +136,10 @@ def test_a_very_long_text(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label"\n', r"line 2 of .*a\.jsonl is not valid JSON"),
         ("a.json", '[{"text": "a", "label": 1}', r"a\.json is not valid JSON"),
         ("a.json", '{\n"data": []\n}', "one object per line, or one array"),
+        ("a.jsonl", '{"text": "a", "label": 1, "text": "b"}', "data row 1 .* has 'text' twice; keep one"),
+        ("a.json", '[{"text": "a", "label": 1, "label": 2}]', "data row 1 .* has 'label' twice"),
+        ("a.json", "[" * 100_000, "not valid JSON: lists or objects in each other without end"),
+        ("a.jsonl", '{"text": "a", "label": 1, "x": ' + "[" * 100_000, "line 1 .* without end"),
         ("a.jsonl", '["a", 1]', "data row 1 .* is a text, not an object"),
         ("a.jsonl", '{"text": 5, "label": 1}', "data.text: data row 1 .* has a number as 'text'"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "a", "label": "x"}', "data row 2 has 'x'"),

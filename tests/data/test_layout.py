@@ -1,5 +1,6 @@
 """Every file of a folder is a part of the corpus or named as left out; a name that can mean two things is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from batchscope.errors import UserError
 def layout(root: Path, *names: str) -> Layout:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(name)
+        (root / name).write_bytes(os.fsencode(name))
     return folder_layout(root)
 
 
@@ -34,6 +35,8 @@ def left_out(found: Layout) -> dict[str, str]:
         ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet", "val2.parquet"),
         ("train.csv.gz", "test.csv.bz2", "eval.csv.xz"),
         ("train/0000.parquet", "test/0000.parquet", "validation/0000.parquet"),
+        ("train.csv/part-0.csv", "test.csv/part-0.csv", "dev.csv/part-0.csv"),
+        ("split=train/0.parquet", "split=test/0.parquet", "split=validation/0.parquet"),
         ("plain_text/train/0.json", "plain_text/Testing/0.json", "plain_text/eval/0.json"),
         ("v1.2_train.csv", "v1.2_test.csv", "v1.2_development.csv"),
     ],
@@ -108,6 +111,50 @@ def test_a_linked_folder_is_read_and_a_loop_is_not_followed(tmp_path: Path) -> N
     (tmp_path / "data/test").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data/self").symlink_to(tmp_path / "data")
     assert tables(layout(tmp_path / "data", "train.csv")) == {"test/0.csv": "test", "train.csv": "train"}
+
+
+def test_a_walk_through_links_to_each_other_ends(tmp_path: Path) -> None:
+    """Each link can be followed into the other's folder again, in one of many orders."""
+    layout(tmp_path, "x/train.csv", "y/other.csv")
+    for name, target in (("x/a", "y"), ("x/b", "y"), ("y/a", "x"), ("y/b", "x")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+    walked = folder_layout(tmp_path)
+    assert len(walked.tables) == 3 and len(walked.left_out) == 3
+
+
+def test_a_name_that_is_not_text_is_shown_in_escapes(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.md")).touch()
+    found = layout(tmp_path, "train.csv", "two\nlines.md")
+    assert left_out(found).keys() == {"caf\\xe9.md", "two\\x0alines.md"}
+
+
+def make(path: Path, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "lost link":
+        path.symlink_to("nowhere")
+    else:
+        path.touch()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        (b"test.csv", "pipe", r"test\.csv in .* is a pipe or a device, not a file; remove it"),
+        (b"test.csv", "lost link", r"test\.csv in .* is a link to a file that is not there; remove it"),
+        (b"test\xff.csv", "file", r"the name of test\\xff\.csv in .* is not UTF-8, or has a control character; rename"),
+        (b"test\n.csv", "file", r"the name of test\\x0a\.csv in"),
+    ],
+)
+def test_a_table_that_cannot_be_read_or_named_is_refused(tmp_path: Path, name: bytes, kind: str, message: str) -> None:
+    make(tmp_path / os.fsdecode(name), kind)
+    with pytest.raises(UserError, match=message):
+        layout(tmp_path, "train.csv")
+
+
+def test_a_class_whose_name_is_not_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the name of train/caf\\xe9/1\.txt"):
+        layout(tmp_path, "train/pos/1.txt", os.fsdecode(b"train/caf\xe9/1.txt"))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,10 @@ from batchscope.errors import UserError
 MISSING = ("", "null", "nan", "na", "n/a", "#n/a", "<na>")
 """What programs write for a missing label, in small letters. ``none`` is not here: it can be a class."""
 WRITTEN_BY_PYTHON = "None"
-NUMBER = r"^[+-]?[0-9]+(\.[0-9]*)?$"
+NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]*)?$"
+"""A label with a leading zero is a string: ``01`` and ``1`` would be one number."""
+EXACT = 2**53
+"""Whole numbers beyond are not told apart as floats."""
 ODD = "something else"
 FEW = 12
 
@@ -78,12 +81,11 @@ def label_strings(values: list[str]) -> pa.Array:
     strings = _without_missing(pa.array(values, pa.string()))
     if not pc.all(pc.fill_null(pc.match_substring_regex(strings, NUMBER), True)).as_py():
         return strings
-    for kind in (pa.int64(), pa.float64()):
-        try:
-            return strings.cast(kind)
-        except pa.ArrowInvalid:
-            continue
-    return strings
+    try:
+        return strings.cast(pa.int64())
+    except pa.ArrowInvalid:
+        floats = strings.cast(pa.float64())
+        return floats if pc.all(pc.less(pc.abs(floats), EXACT)).as_py() else strings
 
 
 def scalar_labels(values: list[object], column: str, name: str) -> pa.Array:

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from unicodedata import category, normalize
 
 import numpy as np
 import pyarrow as pa
@@ -123,12 +124,15 @@ def _numbered(parts: list[Part]) -> tuple[NDArray[np.int64], list[str]]:
 
 
 def _warn_of_twins(classes: list[str]) -> None:
-    """Warns of classes such as ``Good`` and ``good``."""
+    """Warns of classes that look alike, such as ``Good`` and ``good``, or an é of one character and of two."""
     spelling: dict[str, str] = {}
     for name in classes:
-        other = spelling.setdefault(name.lower(), name)
+        seen = "".join(character for character in normalize("NFKC", name) if category(character) != "Cf")
+        other = spelling.setdefault(" ".join(seen.casefold().split()), name)
         if other != name:
-            log.warning(f"data.label: {other!r} and {name!r} count as two classes; they differ in capitals alone")
+            capitals = other.lower() == name.lower()
+            told = "capitals" if capitals else f"white space or characters that look alike ({other!a}, {name!a})"
+            log.warning(f"data.label: {other!r} and {name!r} count as two classes; they differ in {told} alone")
 
 
 def _left_out(corpus: Corpus) -> str:

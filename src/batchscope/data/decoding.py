@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import json
 import lzma
 import zlib
 from pathlib import Path
@@ -20,7 +21,9 @@ MAGIC = {
     b"PAR1": "a Parquet file (.parquet)",
     b"ARROW1": "an Arrow file",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"%PDF": "a PDF",
 }
+UTF_32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -53,12 +56,38 @@ def read_text(path: Path) -> str:
     kind = next((kind for magic, kind in MAGIC.items() if content.startswith(magic)), None)
     if kind:
         raise UserError(f"data.source: {path} is {kind}, not a text file; give it the ending of what it is")
+    if content.startswith(UTF_32):
+        raise UserError(f"data.source: {path} is encoded in UTF-32, not in UTF-8. {_how_to_convert(path, 'UTF-32')}")
     if content.startswith(UTF_16) or content[:4000].count(0) > len(content[:4000]) // 4:
         raise UserError(f"data.source: {path} is encoded in UTF-16, not in UTF-8. {_how_to_convert(path, 'UTF-16')}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"data.source: {path} {_what_is_wrong(path, content, error)}") from None
+
+
+class Repeating(dict[str, object]):
+    """A JSON object that has some of its names twice; of their values the last is here."""
+
+    repeated: frozenset[str]
+
+
+def parsed_record(text: str) -> object:
+    """A JSON value, in which an object with a name twice is ``Repeating``. Raises ValueError."""
+    try:
+        value: object = json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("lists or objects in each other without end") from None
+    return value
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    repeating, names = Repeating(found), [name for name, _ in pairs]
+    repeating.repeated = frozenset(name for name in names if names.count(name) > 1)
+    return repeating
 
 
 def _what_is_wrong(path: Path, content: bytes, error: UnicodeDecodeError) -> str:

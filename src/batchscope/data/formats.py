@@ -6,7 +6,6 @@ row of a mistake, and refuse a quotation mark in the wrong place, after which a 
 
 import csv
 import io
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -17,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchscope.data.columns import Columns, check_columns, label_strings, scalar_labels
-from batchscope.data.decoding import POINTER, read_text
+from batchscope.data.decoding import POINTER, Repeating, parsed_record, read_text
 from batchscope.data.layout import table_ending
 from batchscope.errors import UserError
+from batchscope.files import parse_json
 
 log = logging.getLogger(__name__)
 csv.field_size_limit(sys.maxsize)
@@ -67,7 +67,7 @@ def _parquet(path: Path, columns: Columns) -> FileTable:
 def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
     """The names of a ClassLabel column in a parquet file that `datasets` wrote."""
     try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        features = parse_json(schema.metadata[b"huggingface"])["info"]["features"]
         return list(features[label]["names"])
     except (TypeError, KeyError, ValueError):
         return None
@@ -106,6 +106,11 @@ def _rows(content: str, path: Path, columns: Columns, separator: str, quoting: L
                 continue
             if len(row) != len(header):
                 raise UserError(_ragged(path, len(rows) + 1, reader.line_num, row, header, separator))
+            if row == header:
+                raise UserError(
+                    f"data.source: data row {len(rows) + 1} of {path} (line {reader.line_num}) is the header once "
+                    "more, as where several files were joined; remove it"
+                )
             rows.append((row[text], row[label]))
     except csv.Error as error:
         raise UserError(
@@ -152,6 +157,8 @@ def _json(path: Path, columns: Columns) -> pa.Table:
             raise UserError(f"data.source: data row {number} of {path} is {_kind(record)}, not an object with columns")
         if number == 1:
             check_columns(list(record), columns, str(path))
+        if isinstance(record, Repeating) and (twice := record.repeated.intersection(columns)):
+            raise UserError(f"data.source: data row {number} of {path} has {min(twice)!r} twice; keep one of them")
         text = record.get(columns.text)
         if text is not None and not isinstance(text, str):
             raise UserError(f"data.text: data row {number} of {path} has {_kind(text)} as {columns.text!r}, not text")
@@ -171,21 +178,23 @@ def _records(content: str, path: Path) -> Iterator[object]:
     """The records of a JSON file, in order. A line ends at a line feed alone: other breaks may occur in a text."""
     if content.lstrip().startswith("["):
         try:
-            yield from json.loads(content)
+            records = parsed_record(content)
+            assert isinstance(records, list)
+            yield from records
         except ValueError as error:
             raise UserError(f"data.source: {path} is not valid JSON: {error}") from None
         return
     for number, line in enumerate(content.split("\n"), 1):
         if line.strip():
             try:
-                yield json.loads(line)
+                yield parsed_record(line)
             except ValueError as error:
                 raise _no_lines(content, path, number, error) from None
 
 
 def _no_lines(content: str, path: Path, number: int, error: ValueError) -> UserError:
     try:
-        json.loads(content)
+        parsed_record(content)
     except ValueError:
         return UserError(f"data.source: line {number} of {path} is not valid JSON: {error}")
     return NotATableError(

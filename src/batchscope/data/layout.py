@@ -82,6 +82,8 @@ def folder_layout(root: Path) -> Layout:
     files, left_out = _visible(root)
     texts, others = _text_folders(root, files)
     tables = [] if texts else [file for file in others if table_ending(file) and file.name not in METADATA]
+    for file in [*tables, *(review for folder in texts for _, review in folder.files)]:
+        _refuse_unreadable_file(root, file)
     known = set(tables)
     rest = [file for file in others if file not in known]
     for file in rest:
@@ -146,7 +148,7 @@ def left_out_of(root: Path, files: Iterable[tuple[Path, str]]) -> list[LeftOut]:
     """An entry per file; of more than ``NAMED`` in one folder and for one reason, the first and how many more."""
     groups: dict[tuple[Path, str], list[str]] = {}
     for path, reason in files:
-        groups.setdefault((path.parent, reason), []).append(path.relative_to(root).as_posix())
+        groups.setdefault((path.parent, reason), []).append(_shown(path.relative_to(root)))
     entries: list[LeftOut] = []
     for (_, reason), names in groups.items():
         shown = names if len(names) <= NAMED else [f"{names[0]} and {len(names) - 1:,} more"]
@@ -168,7 +170,7 @@ def _visible(root: Path) -> tuple[list[Path], list[LeftOut]]:
     for place, folders, files in os.walk(root, onerror=_refuse_unreadable, followlinks=True):
         here = Path(place)
         hidden += [here / name for name in sorted(folders) + sorted(files) if _is_hidden(name)]
-        folders[:] = sorted(name for name in folders if not _is_hidden(name) and not _leads_back(here / name))
+        folders[:] = sorted(name for name in folders if not _is_hidden(name) and not _leads_back(root, here / name))
         visible += [here / name for name in files if not _is_hidden(name)]
     return in_order(visible), left_out_of(root, ((path, HIDDEN) for path in hidden))
 
@@ -177,9 +179,31 @@ def _refuse_unreadable(error: OSError) -> None:
     raise UserError(f"data.source: cannot read the folder {error.filename}: {error.strerror}")
 
 
-def _leads_back(folder: Path) -> bool:
-    """Whether a folder is a link to one that contains it."""
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+def _refuse_unreadable_file(root: Path, file: Path) -> None:
+    """Raises UserError for a table or a text that no record can name, or that cannot be read to its end."""
+    name = file.relative_to(root)
+    if _shown(name) != name.as_posix():
+        raise UserError(
+            f"data.source: the name of {_shown(name)} in {root} is not UTF-8, or has a control character; rename it"
+        )
+    if not file.is_file():
+        what = "a pipe or a device, not a file" if file.exists() else "a link to a file that is not there"
+        raise UserError(f"data.source: {name} in {root} is {what}; remove it")
+
+
+def _shown(name: Path) -> str:
+    """A relative path, in which bytes that are not UTF-8 and control characters are escapes."""
+    text = os.fsencode(name.as_posix()).decode("utf-8", "backslashreplace")
+    return "".join(character if ord(character) >= 0x20 else f"\\x{ord(character):02x}" for character in text)
+
+
+def _leads_back(root: Path, folder: Path) -> bool:
+    """Whether a folder is a link to one that contains it, or by which the walk from ``root`` has come."""
+    if not folder.is_symlink():
+        return False
+    target = folder.resolve()
+    above = [parent for parent in folder.parents if parent.is_relative_to(root)]
+    return any(parent.resolve().is_relative_to(target) for parent in above)
 
 
 def _text_folders(root: Path, files: list[Path]) -> tuple[list[TextFolder], list[Path]]:
@@ -256,8 +280,9 @@ def _without_endings(name: str) -> str:
 
 
 def folder_kind(name: str) -> str | None:
-    """The split that the whole name of a folder says; numbers and punctuation do not count."""
-    words = _words(name)
+    """The split that the whole name of a folder says, as ``test``, ``split=test`` or ``test.csv``, which Spark writes;
+    numbers and punctuation do not count."""
+    words = _words(_without_endings(name.removeprefix("split=")))
     return WORDS.get(words[0]) if len(words) == 1 else None
 
 

@@ -7,7 +7,6 @@ import bz2
 import csv
 import gzip
 import io
-import json
 import lzma
 import sys
 import zlib
@@ -20,6 +19,7 @@ from typing import IO, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchscope.data.decoding import Repeating, parsed_record
 from batchscope.data.layout import READ, table_ending
 from batchscope.errors import UserError
 
@@ -119,6 +119,11 @@ def _rows(path: Path, column: str, separator: str, quoting: Literal[0, 3]) -> It
                         f"data row {number} of {path} (line {reader.line_num}) has {len(row)} values, the header has "
                         f"{len(header)} columns; a text with a separator needs quotation marks around it"
                     )
+                if row == header:
+                    raise UserError(
+                        f"data row {number} of {path} (line {reader.line_num}) is the header once more, as where "
+                        "several files were joined; remove it"
+                    )
                 yield row[place]
         except csv.Error as error:
             raise UserError(f"{path} cannot be parsed at data row {number + 1}: {error}") from None
@@ -131,6 +136,8 @@ def _json(path: Path, column: str) -> Iterator[Text]:
                 raise UserError(f"data row {number} of {path} is not an object with columns")
             if number == 1:
                 _check(column, record, path)
+            if isinstance(record, Repeating) and column in record.repeated:
+                raise UserError(f"--text: data row {number} of {path} has {column!r} twice; keep one of them")
             text = record.get(column)
             if text is not None and not isinstance(text, str):
                 raise UserError(
@@ -145,7 +152,9 @@ def _records(lines: Iterable[str], path: Path) -> Iterator[object]:
     first = next(filled, "")
     if first.lstrip().startswith("["):
         try:
-            yield from json.loads(first + "".join(filled))
+            records = parsed_record(first + "".join(filled))
+            assert isinstance(records, list)
+            yield from records
         except ValueError as error:
             raise UserError(f"{path} is not valid JSON: {error}") from None
         return
@@ -154,7 +163,7 @@ def _records(lines: Iterable[str], path: Path) -> Iterator[object]:
         if not line:
             return
         try:
-            yield json.loads(line)
+            yield parsed_record(line)
         except ValueError as error:
             raise UserError(f"row {number} of {path} is not valid JSON: {error}") from None
         line = next(filled, "")

@@ -31,7 +31,7 @@ def without_places(spec: Mapping[str, object]) -> dict[str, object]:
 
 def digest(text: str) -> str:
     """The first 16 hexadecimal digits of SHA-256: 64 bits, enough to tell the runs of a study apart."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 # ------------------------------------------------------------------------------------------------- content
