@@ -167,6 +167,17 @@ def test_large_vocabularies_are_written_as_int32(tmp_path: Path) -> None:
     assert load_tokens(tmp_path / "a.arrow").input_ids.tolist() == ids.tolist()
 
 
+def test_ids_that_are_left_out_count(data: tuple[Path, Path], tmp_path: Path) -> None:
+    """A tokenizer of few entries may have a high id; it needs as many embeddings, and more than 16 bits."""
+    folder = checkpoint(tmp_path / "model", trained_tokenizer("bert", 300, TEXTS))
+    described = json.loads((folder / "tokenizer.json").read_text())
+    described["model"]["vocab"]["film"] = 70_000
+    (folder / "tokenizer.json").write_text(json.dumps(described))
+    tokenize(spec(checkpoint=str(folder), content="…"), *data, tmp_path / "tokens")
+    train = load_tokens(tmp_path / "tokens" / "train.arrow")
+    assert train.input_ids.max() == 70_000 and train.vocabulary_size == 70_001
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
 def test_a_damaged_file_is_named(data: tuple[Path, Path], tmp_path: Path, kept: float) -> None:
     tokenize(spec(architecture="bert", vocabulary_size=300), *data, tmp_path / "tokens")
@@ -237,6 +248,10 @@ def test_a_folder_without_a_tokenizer_is_refused(data: tuple[Path, Path], tmp_pa
         ("tokenizer_config.json", lambda text: '{"model_max_length": "x"}', "must be a number, not 'x'"),
         ("tokenizer_config.json", lambda text: "{", r"tokenizer_config\.json is damaged"),
         ("config.json", lambda text: "{", r"config\.json is damaged"),
+        ("config.json", lambda text: "\ufeff" + text, r"config\.json is damaged .*Unexpected UTF-8 BOM"),
+        ("config.json", lambda text: '{"x": ' + "[" * 100_000, "lists or objects in each other without end"),
+        ("config.json", lambda text: '{"model_type": "evil", "auto_map": {"AutoConfig": "e.C"}}', "code of its own"),
+        ("tokenizer_config.json", lambda text: '{"model_max_length": true}', "must be a number, not True"),
         ("tokenizer.json", lambda text: "version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         (
             "tokenizer.json",

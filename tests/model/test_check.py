@@ -71,6 +71,18 @@ def test_weights_that_are_not_finite_are_found(tokens):
         check_model(model, tokens)
 
 
+@pytest.mark.parametrize("changes", [{}, {"hidden_dropout_prob": 1.0}])
+def test_an_output_that_no_token_changes_is_found(tokens, changes):
+    """Weights that are all zero, as some interrupted conversions leave them, or a dropout of everything."""
+    model = classifier(**changes).train()
+    if not changes:
+        with torch.no_grad():
+            for parameter in model.encoder.parameters():
+                parameter.zero_()
+    with pytest.raises(UserError, match="its output is the same for every token"):
+        check_model(model, tokens)
+
+
 def test_an_encoder_without_a_gradient_is_found(tokens):
     model = classifier()
     for parameter in model.encoder.parameters():

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceC
 from batchscope.errors import UserError
 from batchscope.model.classifier import TextClassifier, build_model
 from batchscope.model.encoders import pretrained_encoder
-from batchscope.model.folder import WEIGHTS, check_folder, model_files
+from batchscope.model.folder import INDEX, WEIGHTS, check_folder, model_files
 from batchscope.model.spec import ModelSpec
 
 
@@ -144,9 +144,53 @@ def test_quantised_weights_are_refused(folder):
         load(folder)
 
 
+NAME = "bert.encoder.layer.1.output.dense.weight"
+KINDS = [torch.int8, torch.bool, torch.float8_e4m3fn]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_are_no_floats_are_refused_by_name(folder, kind):
+    """transformers makes floats of them, without their scale."""
+    name = "encoder.layer.1.output.dense.weight"
+    weights = load_file(folder / WEIGHTS)
+    save_file(weights | {name: weights[name].to(kind)}, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=rf"are quantised: {name} is stored as .* in full precision"):
+        load(folder)
+
+
+def test_whole_numbers_that_are_no_weights_are_fine(folder):
+    """Older transformers saved the positions; a pooler of any kind is not used."""
+    weights = load_file(folder / WEIGHTS) | {"embeddings.position_ids": torch.arange(512)[None]}
+    weights["pooler.dense.bias"] = weights["pooler.dense.bias"].to(torch.int8)
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    assert_same_weights(load(folder)[0], tiny_encoder("bert"))
+
+
+def test_shards_under_the_names_of_a_classifier_are_looked_at_too(tmp_path):
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("bert", **ENCODERS["bert"]))
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    path = next(path for path in sorted(tmp_path.glob("model-*.safetensors")) if NAME in load_file(path))
+    weights = load_file(path)
+    save_file(weights | {NAME: weights[NAME].to(torch.int8)}, path)
+    with pytest.raises(UserError, match=r"bert\.encoder\.layer\.1\.output\.dense\.weight is stored as I8"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"auto_map": {"AutoModel": "evil.Model"}}, {"is_decoder": True}])
+def test_a_config_with_code_or_half_the_attention(folder, change, caplog):
+    """Code in the folder of a known architecture is left alone; a causal encoder is warned of."""
+    (folder / "evil.py").write_text("raise SystemExit('run')")
+    edit(folder, **change)
+    assert_same_weights(load(folder)[0], tiny_encoder("bert"))
+    assert ("a token sees only those before it" in caplog.text) == ("is_decoder" in change)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"num_hidden_layers": 0}, "(?s)the file has 32 weights that the encoder does not have.*more layers"),
+        ({"num_attention_heads": 0}, "integer (modulo|division).* by zero"),
+        ({"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}, "Python code of its own .* is never run"),
         ({"hidden_act": "swish2"}, "does not know 'swish2'"),
         ({"num_attention_heads": 3}, "multiple of the number of attention heads"),
         ({"model_type": "nonsense"}, "model type `nonsense`"),
@@ -184,6 +228,20 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def lost_link(path):
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def endless_header(path):
+    header = b'{"a": ' + b"[" * 100_000
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def unknown_kind(path):
+    path.write_bytes(path.read_bytes().replace(b'"F32"', b'"F99"', 1))
+
+
 def corrupt_header(path):
     content = path.read_bytes()
     path.write_bytes(content[:8] + b"\xff" * 20 + content[28:])
@@ -194,6 +252,18 @@ def corrupt_header(path):
     [
         (truncate, "not a whole safetensors file: it has .* bytes, its header says"),
         (corrupt_header, "its header cannot be read"),
+        (endless_header, "its header cannot be read"),
+        (unknown_kind, r"model\.safetensors is damaged: download or save it again"),
+        (lost_link, "only a link of that name to a file that is not there"),
+        (lambda path: (path.unlink(), path.mkdir()), "only something of that name that is no file"),
+        (
+            lambda path: path.rename(path.with_name("model.gguf")),
+            "only model.gguf, a format that cannot be trained from",
+        ),
+        (
+            lambda path: (path.unlink(), path.with_name(INDEX).write_text('{"weight_map": ' + "[" * 100_000)),
+            "has no model.safetensors",
+        ),
         (lambda path: path.write_bytes(b""), "it has 0 bytes"),
         (lambda path: path.write_text("<!DOCTYPE html><html>not found</html>"), "its header would have"),
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\n"), "git lfs pull"),

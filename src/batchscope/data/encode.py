@@ -73,7 +73,7 @@ def encode(tokenizer: "PreTrainedTokenizerFast", texts: list[str], max_length: i
     """
     before, after = special_tokens_around(tokenizer, texts)
     room = max_length - len(before) - len(after)
-    kind = np.uint16 if len(tokenizer) <= np.iinfo(np.uint16).max + 1 else np.int32
+    kind = np.uint16 if needed_embeddings(tokenizer) <= np.iinfo(np.uint16).max + 1 else np.int32
     ids = np.full((len(texts), max_length), tokenizer.pad_token_id, dtype=kind)
     lengths, truncated = np.zeros(len(texts), np.int32), np.zeros(len(texts), np.bool_)
     cuts = truncation == "head" and _cuts_these_safely(tokenizer, texts, room)
@@ -91,6 +91,11 @@ def encode(tokenizer: "PreTrainedTokenizerFast", texts: list[str], max_length: i
     if empty:
         log.warning(f"{empty} of {len(texts)} texts have no token that the tokenizer knows, besides the special ones")
     return Encoded(ids, lengths, truncated)
+
+
+def needed_embeddings(tokenizer: "PreTrainedTokenizerFast") -> int:
+    """The highest token id and one: there are tokenizers that leave ids out."""
+    return int(max(tokenizer.get_vocab().values())) + 1
 
 
 def special_tokens_around(

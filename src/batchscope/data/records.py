@@ -50,7 +50,7 @@ class ModelTokens(TypedDict):
     max_length: int
     """Tokens per review, padding included."""
     vocabulary_size: int
-    """Entries of the tokenizer."""
+    """The tokenizer's highest id and one."""
     splits: dict[SplitName, TokenLengths]
     """Split → its lengths."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from batchscope.data.encode import Encoded, encode
+from batchscope.data.encode import Encoded, encode, needed_embeddings
 from batchscope.data.spec import TokensSpec
 from batchscope.data.tables import SPLITS, read_corpus, read_split
 from batchscope.data.tokenizer import pretrained_tokenizer, save_tokenizer, trained_tokenizer
@@ -40,7 +40,7 @@ def tokenize(spec: TokensSpec, corpus: Path, split: Path, output_folder: Path) -
             truncated=encoded.truncated,
             classes=reviews.classes,
             pad_token_id=tokenizer.pad_token_id,
-            vocabulary_size=len(tokenizer),
+            vocabulary_size=needed_embeddings(tokenizer),
         )
         write_tokens(tokens, output_folder / f"{name}.arrow")
     save_tokenizer(tokenizer, output_folder / "tokenizer")

@@ -1,6 +1,5 @@
 """The tokenizer of a model: the pretrained one, or one trained on the train split for an encoder from scratch."""
 
-import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -11,6 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from batchscope.data.decoding import POINTER
 from batchscope.data.tokenizer_errors import explained
 from batchscope.errors import UserError
+from batchscope.files import parse_json
 from batchscope.model.spec import Architecture, ModelSpec
 
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]",
@@ -84,7 +84,7 @@ def longest_input(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) 
         reason = f" (of its {positions} positions {kept} cannot hold a token)" if kept else ""
         limits.append((positions - kept, reason))
     length = tokenizer.model_max_length
-    if not isinstance(length, int | float):
+    if isinstance(length, bool) or not isinstance(length, int | float):
         raise UserError(f"checkpoint: `model_max_length` in tokenizer_config.json must be a number, not {length!r}")
     if 0 < length < UNLIMITED:
         limits.append((int(length), " (`model_max_length` of its tokenizer)"))
@@ -102,7 +102,7 @@ def _check_files(folder: Path) -> None:
             raise UserError(f"checkpoint: {file} is a Git LFS pointer, not the file; run `git lfs pull`")
         if file.suffix == ".json":
             try:
-                value = json.loads(content)
+                value = parse_json(content.decode())
             except ValueError as error:
                 raise UserError(
                     f"checkpoint: {file} is damaged or cut off, it is not valid JSON: {error}; copy it again"

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from batchscope.errors import UserError
+from batchscope.model.folder import OWN_CODE, asks_for_code
 
 
 @contextmanager
@@ -16,6 +17,8 @@ def explained(what: str, advice: str = "") -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
+        if asks_for_code(error):
+            raise UserError(f"{what}: {OWN_CODE}") from None
         plain = isinstance(error, OSError | ValueError) or type(error) is Exception
         cause = str(error).strip() if plain else f"{type(error).__name__}: {error}"
         raise UserError(f"{what}: {cause}" + (f"\n  {advice}" if advice else "")) from None

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from batchscope.data.encode import Encoded, encode
+from batchscope.data.encode import Encoded, encode, needed_embeddings
 from batchscope.data.streams import Text, text_parts
 from batchscope.data.tokens import Tokens
 from batchscope.errors import UserError, counted
@@ -126,7 +126,7 @@ def class_probabilities(run: FinishedRun, encoded: Encoded) -> NDArray[np.float6
         truncated=encoded.truncated,
         classes=run.classes,
         pad_token_id=run.tokenizer.pad_token_id,
-        vocabulary_size=len(run.tokenizer),
+        vocabulary_size=needed_embeddings(run.tokenizer),
     )
     return np.exp(log_softmax(predict(run.model, tokens, *run.place)))
 

@@ -60,6 +60,9 @@ def _problems_of_passes(model: TextClassifier, ids: Tensor, mask: Tensor, label:
     if not isinstance(hidden, Tensor) or tuple(hidden.shape) != expected:
         found = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
         return [f"its output is {found}, not one vector per token, {expected} (reviews, tokens, hidden_size)"]
+    kept = hidden[mask]
+    if len(kept) > 1 and bool((kept == kept[0]).all()):
+        return ["its output is the same for every token: its weights are damaged, all zero say, or its dropout is 1"]
     if not hidden.isfinite().all():
         return ["its output is not finite: the weights, or the precision they were saved in, are damaged"]
     try:

@@ -1,5 +1,6 @@
 """Encoders of transformers, made fit for training: from a checkpoint, from a config, or empty for saved weights."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from batchscope.errors import UserError
-from batchscope.model.folder import check_folder
-from batchscope.model.loading import loading_report
+from batchscope.model.folder import OWN_CODE, asks_for_code, check_folder, stored_kinds
+from batchscope.model.loading import loading_report, refuse_quantised
 from batchscope.model.records import LoadingReport
 from batchscope.model.spec import ModelSpec
 
@@ -20,8 +22,10 @@ disable_progress_bar()  # loading weights takes no time, and its progress bar wo
 if "TRANSFORMERS_VERBOSITY" not in os.environ:
     set_verbosity_error()  # what it warns of when it loads weights is judged in the loading report
 
+log = logging.getLogger(__name__)
 KEYS_WITHOUT_ATTRIBUTE = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
 UNUSABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, AssertionError)
+UNUSABLE += (ZeroDivisionError, OverflowError)
 """What transformers raises for a config or a checkpoint that it cannot build a model of."""
 
 
@@ -39,7 +43,7 @@ def encoder_from_scratch(spec: ModelSpec, vocabulary_size: int, pad_token_id: in
     try:
         config = AutoConfig.for_model(spec.architecture, vocab_size=vocabulary_size, **special, **values)
         return encoder_of(config)
-    except (*UNUSABLE, ZeroDivisionError, StrictDataclassError) as error:
+    except (*UNUSABLE, StrictDataclassError) as error:
         raise UserError(
             f"models.*.config: transformers refuses this {spec.architecture} config ({_given(values)}): "
             f"{_reason(error)}"
@@ -74,11 +78,18 @@ def pretrained_encoder(checkpoint: str, revision: str | None) -> tuple[PreTraine
             "Give a hub id that can be reached from here, or a folder with config.json and model.safetensors; "
             "on a machine without a network, download it elsewhere first and name the folder."
             if isinstance(error, OSError)
+            else "Its model.safetensors is damaged: download or save it again."
+            if isinstance(error, SafetensorError)
             else "Correct its config.json, or take another checkpoint."
         )
         raise UserError(f"cannot load the encoder {checkpoint!r}: {_reason(error)}\n{advice}") from None
     _refuse_others(encoder, checkpoint)
     report = loading_report(encoder, info, checkpoint, quantised)
+    described = cached_file(source, "config.json", revision=revision or "main")
+    assert described is not None
+    refuse_quantised(encoder, stored_kinds(Path(described).parent), checkpoint)
+    if getattr(config, "is_decoder", False):
+        log.warning(f"config.json of {checkpoint!r} has `is_decoder: true`: a token sees only those before it")
     _own_storages(encoder)
     return encoder, report
 
@@ -121,6 +132,8 @@ def _own_storages(encoder: PreTrainedModel) -> None:
 
 def _reason(error: Exception) -> str:
     """The first line of an error that says something."""
+    if asks_for_code(error):
+        return OWN_CODE
     if isinstance(error, KeyError):
         return f"transformers does not know {error}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -3,12 +3,13 @@
 Pure, no torch: the config's fingerprint counts these files and no others.
 """
 
-import json
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 from batchscope.errors import UserError
+from batchscope.files import parse_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -20,7 +21,17 @@ READ = re.compile(
 )
 """File names that transformers reads for a model or a tokenizer."""
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "tf_model.h5", "flax_model.msgpack")
+OTHER_FORMATS = (".gguf", ".onnx", ".tflite", ".ot", ".mlmodel", ".npz")
 POINTER = b"version https://git-lfs"
+OWN_CODE = (
+    "it needs Python code of its own (`auto_map` in its config.json), which is never run; choose a model whose "
+    "architecture transformers has"
+)
+
+
+def asks_for_code(error: BaseException) -> bool:
+    """Whether transformers refuses a checkpoint because it would have to run its code."""
+    return "trust_remote_code" in str(error)
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -42,7 +53,7 @@ def model_files(folder: Path) -> list[Path]:
 def shards(folder: Path) -> list[Path]:
     """Files that the index of a sharded checkpoint names; none where the index cannot be read."""
     try:
-        names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        names = parse_json((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
         return sorted({folder / name for name in names})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
@@ -60,7 +71,7 @@ def check_folder(folder: Path) -> None:
             )
     if not (folder / "config.json").is_file():
         raise UserError(f"checkpoint: {folder} has no config.json{_adapter(folder)}")
-    weights = [folder / WEIGHTS] if (folder / WEIGHTS).is_file() else shards(folder)
+    weights = _weights(folder)
     if not weights:
         raise UserError(f"checkpoint: {folder} has no {WEIGHTS}{_other_weights(folder)}")
     for path in weights:
@@ -68,6 +79,27 @@ def check_folder(folder: Path) -> None:
             raise UserError(f"checkpoint: {INDEX} names {path.name}, which {folder} does not have; download it again")
         if problem := damage(path):
             raise UserError(f"checkpoint: {path} is not a whole safetensors file: {problem}; download or save it again")
+
+
+def stored_kinds(folder: Path) -> dict[str, str]:
+    """Name of a tensor in the weights → kind of its numbers, such as ``F32``. The files must be sound."""
+    return {
+        name: entry["dtype"]
+        for path in _weights(folder)
+        for name, entry in _header(path).items()
+        if name != "__metadata__"
+    }
+
+
+def _weights(folder: Path) -> list[Path]:
+    return [folder / WEIGHTS] if (folder / WEIGHTS).is_file() else shards(folder)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = parse_json(file.read(length))
+    return header
 
 
 def damage(path: Path) -> str | None:
@@ -80,13 +112,12 @@ def damage(path: Path) -> str | None:
         return f"it has {size} bytes"
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        if length > size - 8:
-            return f"its header would have {length} bytes, the file has {size}"
-        try:
-            header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            return "its header cannot be read"
+    if length > size - 8:
+        return f"its header would have {length} bytes, the file has {size}"
+    try:
+        ends = [entry["data_offsets"][1] for name, entry in _header(path).items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return "its header cannot be read"
     expected = 8 + length + max(ends, default=0)
     return None if size == expected else f"it has {size} bytes, its header says {expected}"
 
@@ -105,8 +136,15 @@ def _adapter(folder: Path) -> str:
 
 def _other_weights(folder: Path) -> str:
     """How to convert weights of another format."""
+    if (folder / WEIGHTS).is_symlink() and not (folder / WEIGHTS).exists():
+        return ", only a link of that name to a file that is not there; download it again"
+    if (folder / WEIGHTS).exists():
+        return ", only something of that name that is no file"
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if not pickles:
+        others = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in OTHER_FORMATS)
+        if others:
+            return f", only {others[0]}, a format that cannot be trained from; take the checkpoint in safetensors"
         others = sorted(path.name for path in folder.glob("*.safetensors"))
         return f", but {others[0]}; rename that if it holds the encoder's weights" if others else ""
     return (

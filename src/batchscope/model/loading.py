@@ -6,7 +6,7 @@ random weights.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 from batchscope.errors import UserError
 from batchscope.model.records import LoadingReport
 
+TRAINABLE = ("F64", "F32", "F16", "BF16")
+"""Kinds of numbers that a weight may be stored in."""
 UNUSED = ("pooler", "contact_head")
 """Parts of transformers' encoders that do not change the hidden states."""
 WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DataParallel", "_fsdp_wrapped_module.": "FSDP"}
@@ -52,6 +54,25 @@ def loading_report(encoder: PreTrainedModel, info: dict[str, Any], source: str, 
     return {"loaded": len(own) - len(missing), "missing": missing, "unexpected": unexpected}
 
 
+def refuse_quantised(encoder: PreTrainedModel, kinds: Mapping[str, str], source: str) -> None:
+    """Raises UserError for a weight that is stored as whole numbers or in 8 bits: loaded as it is, it is another one.
+
+    ``kinds`` are those of the file, by its own names. transformers converts them without a word.
+    """
+    own = dict(encoder.named_parameters())
+    for name, kind in kinds.items():
+        pieces = name.split(".")
+        if (
+            kind not in TRAINABLE
+            and not _is_unused(name)
+            and any(".".join(pieces[n:]) in own for n in range(len(pieces)))
+        ):
+            raise UserError(
+                f"the weights of {source!r} are quantised: {name} is stored as {kind}, and a training starts from "
+                f"{', '.join(TRAINABLE)}. Take the checkpoint in full precision"
+            )
+
+
 def _is_unused(name: str) -> bool:
     return any(part in UNUSED for part in name.split("."))
 
@@ -62,7 +83,7 @@ def _is_of_encoder(name: str, encoder: PreTrainedModel) -> bool:
     bare = name.removeprefix(prefix)
     if _is_unused(bare) or bare in dict(encoder.named_buffers()):
         return False
-    parts = {own.split(".")[0] for own in encoder.state_dict()}
+    parts = {own.split(".")[0] for own in encoder.state_dict()} | {name for name, _ in encoder.named_children()}
     return (bare != name and prefix != "model.") or bare.split(".")[0] in parts
 
 
