@@ -80,14 +80,13 @@ gc.set_threshold(100_000, 50, 100)
 
 CONTENT_MEMORY = Path("results/.content.json")
 
-# Stage → hash of its code.
-CODE = {verb: code_hash(stage.module) for verb, stage in STAGES.items()}
-
 try:
     for file in map(Path, workflow.config_settings.configfiles):
         read_mapping(file, f"the config {file}")  # a key that is there twice
     STUDY = Study.from_mapping(config)
     STUDY_FOLDER = f"results/{STUDY.study}"
+    # Stage → hash of its code. To read it takes a second, for which a mistake in the config need not wait.
+    CODE = {verb: code_hash(stage.module) for verb, stage in STAGES.items()}
     # Once the data is divided, a target batch size above the training examples is left out, and log, plan and report say so.
     EXAMPLES = training_examples_on_disk(
         Layout(Path(STUDY_FOLDER)), fingerprints(STUDY.data_specs(CONTENT_MEMORY)), CODE

@@ -1,6 +1,8 @@
 """What a plan says: differences between specs and codes, in words and for machines; and what it foretells."""
 
 import json
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,18 @@ RUN = "bert/bs64/constant/seed1"
 def planned(name: str) -> PlannedJob:
     """A job that Snakemake would run."""
     return PlannedJob(name.partition("/")[0], {}, name, [{"kind": "new"}])
+
+
+def test_a_mistake_in_the_config_is_told_before_anything_heavy_is_loaded(tmp_path: Path) -> None:
+    """Snakemake shows a traceback for UTF-16; it takes two seconds to start, as do the libraries of the forecast."""
+    (tmp_path / "my.yaml").write_bytes("study: s\n".encode("utf-16"))
+    command = [sys.executable, "-X", "importtime", "-m", "batchscope", "plan", "--configfile", "my.yaml"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    *imports, message = told.stderr.splitlines()
+    assert told.returncode == 1
+    assert message == "batchscope plan: the config my.yaml is not UTF-8 text: save it as UTF-8"
+    assert not [line for line in imports if line.endswith((" scipy", " pandas", " pyarrow", " snakemake", " torch"))]
+    assert all(line.startswith("import time:") for line in imports)
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,17 @@ def say(text: object) -> None:
 
 def plan(arguments: argparse.Namespace) -> None:
     """Show what the workflow would run now and why, what it finds finished, and how long it will take."""
-    from batchscope.provenance.forecast import forecast
-    from batchscope.provenance.foresight import foresight
-    from batchscope.provenance.horizon import foresee
     from batchscope.provenance.plan import machine_of, planned_jobs
-    from batchscope.provenance.plan_view import as_json, as_table
 
     named = [] if arguments.configfile else list(takewhile(is_config, arguments.SNAKEMAKE))
     options = [*arguments.SNAKEMAKE[len(named) :], *(["--cores", str(arguments.cores)] if arguments.cores else [])]
     jobs, job_file = planned_jobs(arguments.configfile or [Path(name) for name in named], options)
+    # These take seconds, for which a mistake in the config need not wait.
+    from batchscope.provenance.forecast import forecast
+    from batchscope.provenance.foresight import foresight
+    from batchscope.provenance.horizon import foresee
+    from batchscope.provenance.plan_view import as_json, as_table
+
     outlook = forecast(jobs, job_file, machine_of(options))
     foreseen = foresee(job_file, [job.name for job in jobs if job.reuses is None])
     outlook = outlook._replace(notes=[*outlook.notes, *foreseen.notes])

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
+from batchscope.config.study import Study
+from batchscope.config.text import read_mapping
 from batchscope.errors import UserError
 from batchscope.files import read_json
 from batchscope.provenance.code import PACKAGE, describe_code
@@ -115,11 +117,23 @@ def planned_jobs(
 ) -> tuple[list[PlannedJob], JobFile]:
     """Every job that Snakemake would run in this folder with these configs, and why; and the job file they would read.
 
-    Raises UserError if Snakemake refuses.
+    Raises UserError for a mistake in the config, and if Snakemake refuses.
     """
+    _refuse_mistakes(configfiles, snakemake_arguments)
     events, jobs = dry_run(configfiles, snakemake_arguments)
     makers = {path: _name(event) for event in events for path in _paths(event["output"])}
     return [_planned(event, makers, jobs) for event in events if event["log"]], jobs
+
+
+def _refuse_mistakes(configfiles: Sequence[Path], snakemake_arguments: Sequence[str]) -> None:
+    """Raises UserError for a config that is not worth the start of Snakemake, which shows a traceback for some.
+
+    Several files, or values of the command line, are put together by Snakemake.
+    """
+    for file in configfiles:
+        read_mapping(file, f"the config {file}")
+    if len(configfiles) == 1 and not any(argument.startswith(("--config", "-C")) for argument in snakemake_arguments):
+        Study.from_yaml(configfiles[0])
 
 
 def dry_run(
