@@ -38,6 +38,9 @@ REPLAY_SECONDS = 600.0
 REPLAY_LINES_PER_SECOND = 100.0
 """The same for a replay, which still has everything to send: so much for any, and a tenth of the usual rate."""
 PATIENCE_AFTER_FAILURE = 10.0
+LONGEST_NAME = 128
+LONGEST_TAG = 64
+"""Characters that Weights & Biases takes; it refuses a run with a longer tag."""
 
 log = logging.getLogger("batchscope")
 
@@ -285,10 +288,9 @@ def _start(
         entity=tracking.entity,
         id=identity,
         resume="allow" if tracking.mode == "online" else None,  # offline there is nobody to ask
-        name=_name(tracking),
-        group=f"{tracking.study}/{tracking.model}",
-        tags=[f"batch={tracking.batch}", f"policy={tracking.policy}"]
-        + ([f"budget={tracking.budget}"] if tracking.budget else []),
+        name=shortened(_name(tracking), LONGEST_NAME),
+        group=shortened(f"{tracking.study}/{tracking.model}", LONGEST_NAME),
+        tags=[shortened(tag, LONGEST_TAG) for tag in _tags(tracking)],
         config=dict(spec),
         dir=_home(folder),
         mode=tracking.mode,
@@ -318,6 +320,16 @@ def _start(
     run.define_metric("validation/accuracy", step_metric="update", summary="max")
     run.define_metric("validation/loss", step_metric="update", summary="min")
     return run
+
+
+def _tags(settings: TrackingSpec) -> list[str]:
+    tags = [f"batch={settings.batch}", f"policy={settings.policy}"]
+    return [*tags, f"budget={settings.budget}"] if settings.budget else tags
+
+
+def shortened(text: str, longest: int) -> str:
+    """Text of at most so many characters; where it is cut, a hash at its end keeps different texts apart."""
+    return text if len(text) <= longest else f"{text[: longest - 9]}~{digest(text)[:8]}"
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:

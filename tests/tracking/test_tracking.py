@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,10 +17,10 @@ from typing import Any
 import psutil
 import pytest
 from processes import wait_for_the_end
-from wandb_folders import rows, stored
+from wandb_folders import rows, stored, summary
 from wandb_server import wandb_server
 
-from batchscope.tracking import Tracker, TrackingSpec
+from batchscope.tracking import Tracker, TrackingSpec, shortened
 
 SPEC = {"model": {"architecture": "bert", "config": {}}, "seed": 7, "learning_rate": 5e-5, "target_batch_size": 64}
 FINGERPRINT = "0123456789abcdef"
@@ -83,6 +84,35 @@ def test_an_offline_run_holds_every_record_exactly_once(tmp_path: Path, caplog: 
     metrics = {record.metric.glob_name or record.metric.name: record.metric for record in records if record.metric.name}
     assert {"update", "samples", "validation/accuracy"} <= metrics.keys()
     assert next(record for record in records if record.WhichOneof("record_type") == "exit").exit.exit_code == 0
+
+
+HOSTILE = ["<script>alert(1)</script>", "\x1b[31mred", "$\\frac{1}{0}$", "\u202eevil\u200b", "../../etc/passwd", "-rf"]
+HOSTILE += ["$(touch RUN); `touch RUN`", "{{7*7}}", "a\nb", "é😀", "x" * 5000, "a\0b", "_wandb", "key.with/parts"]
+
+
+def test_hostile_texts_and_long_names_are_stored_as_text(tmp_path: Path) -> None:
+    """Texts reach a spec as the path and the settings of a checkpoint, and a summary as the names of classes."""
+    long = {"study": "s" * 100, "model": "m" * 100, "policy": "p" * 100, "budget": "b" * 100, "project": "q" * 100}
+    named = TrackingSpec(mode="offline", batch=64, seed=2**32 - 1, **long)
+    spec = {"model": {"checkpoint": HOSTILE[4], "config": {text: text for text in HOSTILE}}, "texts": HOSTILE}
+    with Tracker(named, spec, FINGERPRINT, tmp_path / "wandb") as tracker:
+        tracker.log(next(history()))
+        tracker.finish({f"class/{text}": text for text in HOSTILE})
+    assert tracker.failure is None
+    records = stored(tmp_path)
+    run = next(record.run for record in records if record.WhichOneof("record_type") == "run")
+    assert [json.loads(item.value_json) for item in run.config.update if item.key in spec] == list(spec.values())
+    assert {f"class/{text}": text for text in HOSTILE}.items() <= summary(records).items()
+    assert [len(tag) for tag in sorted(run.tags)] == [8, 64, 64]
+    assert len(run.display_name) == len(run.run_group) == 128
+    files = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")]
+    assert all(re.fullmatch(r"[\w./-]+", name) for name in files) and len(files) < 20, files
+
+
+def test_names_that_are_cut_stay_apart() -> None:
+    assert shortened("a" * 64, 64) == "a" * 64
+    cut = {shortened("a" * 65 + end, 64) for end in "xyz"}
+    assert len(cut) == 3 and {len(name) for name in cut} == {64}
 
 
 def test_nothing_of_the_machine_is_recorded(tmp_path: Path) -> None:
