@@ -1,6 +1,6 @@
 """Whatever stands in a config, the answer is a study or messages that name key, value and what is allowed.
 
-`BATCHSCOPE_SOAK=1` tries 10,000 configs instead of a few hundred.
+`BATCHSCOPE_SOAK=1` tries 10,000 configs instead of a few hundred, `0.1` a tenth of them.
 """
 
 import copy
@@ -21,7 +21,7 @@ from batchscope.config.text import read_mapping
 from batchscope.errors import UserError
 from batchscope.provenance.jobs import read_job_file, write_job_file
 
-EXAMPLES = 10_000 if os.environ.get("BATCHSCOPE_SOAK") else 300
+EXAMPLES = max(300, int(10_000 * float(os.environ.get("BATCHSCOPE_SOAK", "0"))))
 SMALL: dict[str, Any] = {
     "study": "s",
     "data": {"source": "synthetic", "synthetic": {"reviews": 400}},
@@ -222,6 +222,8 @@ def test_merged_sections_may_replace_keys(tmp_path: Path) -> None:
 def test_a_pipe_and_the_home_of_nobody_are_no_data(tmp_path: Path) -> None:
     """Reading a pipe would never end."""
     os.mkfifo(tmp_path / "reviews.csv")
+    with pytest.raises(UserError, match=r"the config .* is a pipe, and it is read more than once"):
+        Study.from_yaml(tmp_path / "reviews.csv")
     for place, source, told in (
         (("data",), str(tmp_path / "reviews.csv"), "data.source: .* is neither a file nor a folder, but a pipe"),
         (("data",), "~nobody-there/reviews.csv", "data.source: there is no file or folder '~nobody-there"),

@@ -179,3 +179,9 @@ def test_a_missing_folder_is_named() -> None:
 
 def test_sizes() -> None:
     assert [size_in_words(size) for size in (2048, 3 * 2**19, 2**30)] == ["2 KiB", "1.5 MiB", "1.0 GiB"]
+
+
+@pytest.mark.parametrize("days", ["-1", "nan"])
+def test_days_that_are_none_are_refused(tmp_path: Path, days: str) -> None:
+    with pytest.raises(SystemExit, match="--days must be 0 or more"):
+        main(["clean", str(tmp_path), f"--days={days}"])

@@ -67,3 +67,19 @@ def test_design_needs_no_study(capsys: pytest.CaptureFixture[str]) -> None:
         main(["design", "--accuracy", ".90", "--reviews", "5000", "--seeds", "5", "--power", "2"])
     with pytest.raises(SystemExit, match="--accuracy must be between 0 and 1"):
         main(["design", "--accuracy", "90", "--reviews", "5000", "--seeds", "5"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("contrasts", str(10**30), "from 1 to 1,000,000"),
+        ("seeds", "0", "from 1 to 1,000,000"),
+        ("reviews", "1", "from 2 to 1,000,000,000,000"),
+        ("sd-seed", "nan", "from 0 to 100"),
+        ("sd-review", "inf", "from 0 to 100"),
+    ],
+)
+def test_numbers_that_no_study_has_are_refused(option: str, value: str, allowed: str) -> None:
+    options = {"accuracy": ".9", "reviews": "5000", "seeds": "5"} | {option: value}
+    with pytest.raises(SystemExit, match=f"--{option} must be {allowed} .it is {value}"):
+        main(["design", *(word for name, given in options.items() for word in (f"--{name}", given))])

@@ -30,8 +30,8 @@ FILES = ("history.jsonl", "checkpoints/best.safetensors", "checkpoints/last.safe
 SETTINGS = train_settings(save_every=0)  # a state after every update
 KILLS = 4
 KILLED = [(architecture, engine) for architecture in ("bert", "modernbert") for engine in ("manual", "accelerate")]
-ROUNDS = 63 if os.environ.get("BATCHSCOPE_SOAK") else 1
-"""`make soak` kills a thousand times."""
+ROUNDS = max(1, int(63 * float(os.environ.get("BATCHSCOPE_SOAK", "0"))))
+"""`make soak` kills a thousand times; with `BATCHSCOPE_SOAK=0.1` a tenth of that."""
 
 
 def train_in(folder, spec, tokens, settings=None, **keywords):

@@ -167,6 +167,8 @@ def clean(arguments: argparse.Namespace) -> None:
     from batchscope.provenance.clean import in_words, leftovers, remove, size_in_words
     from batchscope.provenance.layout import LOCKS
 
+    if not arguments.days >= 0:
+        raise UserError(f"--days must be 0 or more (it is {arguments.days:g})")
     found = leftovers(arguments.FOLDER, arguments.days)
     say(in_words(found))
     if not found:

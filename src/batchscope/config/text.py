@@ -73,6 +73,8 @@ def _values(node: yaml.Node, known: dict[int, int]) -> int:
 
 def read_mapping(path: Path, what: str) -> dict[object, object]:
     """The mapping of a YAML or JSON file. Raises UserError, which calls it ``what``, such as `the config x.yaml`."""
+    if path.is_fifo():
+        raise UserError(f"{what} is a pipe, and it is read more than once: save it as a file")
     try:
         text = path.read_text(encoding="utf-8-sig")
         is_json = _is_json(text)

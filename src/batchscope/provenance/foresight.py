@@ -17,6 +17,9 @@ from batchscope.statistics.sweep import chosen_grid
 
 ASSUMED_ACCURACY = 0.9
 """Where no earlier result of the study tells."""
+MOST_RUNS = 10**6
+MOST_REVIEWS = 10**12
+"""Larger numbers are a slip of the finger, and an error rate shared out among more is 0 to a computer."""
 
 
 def foresight(jobs: JobFile) -> str:
@@ -70,17 +73,17 @@ def design_in_words(
 
     Raises UserError for an impossible number.
     """
-    for name, value, sound in (
-        ("accuracy", accuracy, 0 < accuracy < 1),
-        ("reviews", reviews, reviews > 1),
-        ("seeds", seeds, seeds > 0),
-        ("contrasts", contrasts, contrasts > 0),
-        ("sd-seed", sd_seed, sd_seed >= 0),
-        ("sd-review", sd_review, sd_review >= 0),
+    if not 0 < accuracy < 1:
+        raise UserError(f"--accuracy must be between 0 and 1 (it is {accuracy})")
+    for name, value, least, most in (
+        ("reviews", reviews, 2, MOST_REVIEWS),
+        ("seeds", seeds, 1, MOST_RUNS),
+        ("contrasts", contrasts, 1, MOST_RUNS),
+        ("sd-seed", sd_seed, 0, 100),
+        ("sd-review", sd_review, 0, 100),
     ):
-        if not sound:
-            allowed = "between 0 and 1" if name == "accuracy" else "a positive number"
-            raise UserError(f"--{name} must be {allowed} (it is {value})")
+        if not least <= value <= most:
+            raise UserError(f"--{name} must be from {least} to {most:,} (it is {value})")
     parts = stable_components(accuracy)._replace(seed=sd_seed / 100, review=sd_review / 100)
     assumed = not (sd_seed or sd_review)
     said = power_in_words(design(parts, seeds, reviews, claims, contrasts), claims, assumed)
