@@ -9,7 +9,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from batchscope.errors import UserError
@@ -24,8 +24,10 @@ if "TRANSFORMERS_VERBOSITY" not in os.environ:
 
 log = logging.getLogger(__name__)
 KEYS_WITHOUT_ATTRIBUTE = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
-UNUSABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, AssertionError)
-UNUSABLE += (ZeroDivisionError, OverflowError)
+UNUSABLE = (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, AssertionError),
+    *(ZeroDivisionError, OverflowError),
+)
 """What transformers raises for a config or a checkpoint that it cannot build a model of."""
 
 
