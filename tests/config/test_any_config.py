@@ -168,7 +168,7 @@ def test_what_no_file_can_hold_is_refused_by_its_key(place: tuple[str, ...], val
 TEXT = yaml.safe_dump(SMALL)
 BOMB = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
 FILES: list[tuple[str, bytes, str]] = [
-    ("octal", b"seeds: [1,\n  010]\n", "`010` in line 2 is the number 8 to YAML; write 8, or '010' in quotation marks"),
+    ("octal", b"a: [1,\n  0123456701]\n", "`0123456701` in line 2 is the number 21913025 to YAML; write 21913025"),
     ("sexagesimal", b"save_every: 1:30\n", "`1:30` in line 1 is the number 90 to YAML; write 90"),
     ("a number as a key, twice", b"table: {16: 1, 16.0: 2}\n", "`16.0` is there twice"),
     (

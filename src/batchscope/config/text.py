@@ -52,8 +52,8 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         construct = self.construct_yaml_float if node.tag.endswith("float") else self.construct_yaml_int
         number: int | float = construct(node)
         if MISREAD.fullmatch(node.value):
-            told = f"`{node.value}` in line {node.start_mark.line + 1} is the number {number:g} to YAML"
-            raise MisleadingError(problem=f"{told}; write {number:g}, or '{node.value}' in quotation marks for a text")
+            told = f"`{node.value}` in line {node.start_mark.line + 1} is the number {number} to YAML"
+            raise MisleadingError(problem=f"{told}; write {number}, or '{node.value}' in quotation marks for a text")
         return number
 
 
