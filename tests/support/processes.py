@@ -1,8 +1,13 @@
-"""What the process of a job writes of itself while it runs; waiting for a process that is no child of the test."""
+"""What the process of a job writes of itself, what everybody sees of processes, and the end of one that is no child."""
 
+import contextlib
 import os
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 from jobs import Jobs
@@ -35,3 +40,25 @@ def wait_for_the_end(number: int, seconds: float = 60) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"process {number} has not ended after {seconds} s")
+
+
+@contextmanager
+def command_lines_kept(path: Path) -> Iterator[None]:
+    """Write the command lines of all processes that this one starts meanwhile, one a line, as `ps` would show them."""
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.25):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    seen.add(" ".join(process.cmdline()))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        path.write_text("".join(f"{line!r}\n" for line in sorted(seen)))

@@ -45,6 +45,16 @@ SECRETS = {
 }
 """What a user has in the environment; no file may have it."""
 
+
+def files_without_secrets(folder: Path) -> list[Path]:
+    """Every file below a folder; none of them has a secret in it."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    for path in files:
+        content = path.read_bytes()
+        assert not [name for name, secret in SECRETS.items() if secret.encode() in content], path
+    return files
+
+
 REFERENCE = Path("config/config.yaml")
 RESTING = Path(__file__).with_name("resting")
 

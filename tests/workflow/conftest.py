@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from once import made_once
+from processes import command_lines_kept
 from small_workflow import Workflow
 
 
@@ -21,7 +22,8 @@ def pristine(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     def make(folder: Path) -> None:
         workflow = Workflow(root, folder)
         workflow.write_config()
-        result = workflow.snakemake_afresh()
+        with command_lines_kept(folder / "command_lines.txt"):
+            result = workflow.snakemake_afresh()
         assert result.returncode == 0, result.stdout
 
     return Workflow(root, made_once(tmp_path_factory, "finished", make))

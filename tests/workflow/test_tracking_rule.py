@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from small_workflow import Workflow
+from small_workflow import Workflow, files_without_secrets
 from wandb_folders import rows, stored
 
 from batchscope.files import read_json
@@ -56,6 +56,14 @@ def test_every_update_of_a_killed_and_resumed_training_stands_there_once(tracked
     updates = [row["update"] for row in found if "train/loss" in row]
     assert updates == [line["update"] for line in history if line["kind"] == "update"]
     assert updates == list(range(1, updates[-1] + 1))
+
+
+def test_no_secret_is_in_any_file_of_a_tracked_study(tracked):
+    """Its own processes, Snakemake and wandb had the keys of Weights & Biases and of the hub in their environment."""
+    files = files_without_secrets(tracked.folder)
+    assert [path for path in files if path.suffix == ".wandb"] and [
+        path for path in files if ".snakemake" in path.parts
+    ]
 
 
 def test_tracking_is_done_once(tracked):
