@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from batchscope.errors import UserError
 from batchscope.provenance import fingerprint
-from batchscope.provenance.fingerprint import canonical_json, content_hash
+from batchscope.provenance.fingerprint import canonical_json, content_hash, digest, file_hash, without_places
 
 # ---------------------------------------------------------------------------------------------------------- JSON
 
@@ -81,3 +82,42 @@ def test_the_text_itself_stays_the_same() -> None:
     assert canonical_json({"b": [1, 0.00005], "a": {"ü": None}}) == '{"a":{"ü":null},"b":[1,5e-05]}'
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical_json({"a": float("nan")})
+
+
+ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+"""SHA-256 of the three letters, as FIPS 180-2 prints it."""
+
+
+def test_hashes_are_sha_256(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert file_hash(tmp_path / "file") == ABC
+    assert digest("abc") == ABC[:16]
+
+
+def test_the_hash_of_a_content_stays_the_same(folder: Path) -> None:
+    """It is recorded on users' disks: a line for each file in order, and the names of the files that do not count."""
+    a, b = (file_hash(folder / name) for name in ("a.txt", "sub/b.txt"))
+    assert content_hash(folder) == digest(f"a.txt {a}\nsub/b.txt {b}")
+    assert content_hash(folder / "a.txt") == digest(f".txt {a}"), "of one file the suffix counts, not the name"
+    assert content_hash(folder, files=[folder / "sub/b.txt"]) == digest(f"sub/b.txt {b}")
+    assert content_hash(folder, files=[folder / "a.txt"], names=["x", "y"]) == digest(f"a.txt {a}\nx\ny")
+
+
+def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
+    with pytest.raises(UserError, match=rf"^cannot read {folder}/gone\.txt: No such file or directory$"):
+        content_hash(folder, files=[folder / "gone.txt"])
+
+
+def test_a_memory_that_cannot_be_written_costs_time_alone(folder: Path) -> None:
+    assert content_hash(folder, folder / "a.txt/memory.json") == content_hash(folder)
+
+
+def test_places_do_not_count_where_the_content_is_named() -> None:
+    named = {"content": "hash", "source": "/here", "checkpoint": "/there", "label": "y"}
+    assert without_places(named) == {"content": "hash", "label": "y"}
+    unnamed = {"source": "hub/name", "checkpoint": "hub/other"}
+    assert without_places(unnamed) == unnamed
+    for part in ("model", "label_review", "corpus"):
+        assert without_places({part: named, "source": "s"}) == {part: without_places(named), "source": "s"}
+        assert without_places({part: "a name"}) == {part: "a name"}
+    assert without_places({"other": named}) == {"other": named}

@@ -7,8 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscope.training.spec import BudgetSpec
-from batchscope.training.windows import epoch_order, loss_scale, micro_batches, stream_seed, windows
+from batchscope.training.spec import BudgetSpec, ValidationSpec
+from batchscope.training.windows import (
+    epoch_order,
+    loss_scale,
+    micro_batches,
+    random_stream,
+    stream_seed,
+    update_at,
+    validates_after,
+    windows,
+)
 
 EXAMPLES = st.integers(1, 300)
 BATCHES = st.integers(1, 300)
@@ -101,3 +110,22 @@ def test_orders_are_those_of_earlier_releases():
 def test_the_naive_loss_divides_by_whole_accumulation_steps():
     (window,) = windows(5, 5, BudgetSpec(epochs=1))
     assert loss_scale(window, 2, 5, "naive", 2) == 1 / (2 * 3)
+
+
+def test_a_stream_has_all_its_counters() -> None:
+    key = int.from_bytes(hashlib.sha256(b"7:dropout:4:1").digest()[:8], "little")
+    drawn = np.random.Generator(np.random.Philox(key=key)).random(3)
+    assert random_stream(7, "dropout", 4, 1).random(3).tolist() == drawn.tolist()
+
+
+def test_a_run_is_validated_at_the_end_of_its_epochs_and_every_so_many_updates() -> None:
+    plan = list(windows(100, 32, BudgetSpec(epochs=2)))
+    assert [w.update for w in plan if validates_after(w, None)] == [4, 8]
+    assert [w.update for w in plan if validates_after(w, ValidationSpec(updates=3))] == [3, 4, 6, 8]
+
+
+def test_an_update_is_found_by_the_samples_that_it_completes() -> None:
+    plan = list(windows(100, 32, BudgetSpec(epochs=2)))  # ends at 32, 64, 96, 100, 132, 164, 196, 200
+    assert [update_at(plan, samples) for samples in (0, 1, 32, 33, 100, 101, 200)] == [0, 1, 1, 2, 4, 5, 8]
+    with pytest.raises(ValueError, match=r"^201 samples are beyond the end of the run, which sees 200$"):
+        update_at(plan, 201)

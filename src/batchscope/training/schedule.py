@@ -47,9 +47,9 @@ def scaled_betas(
 
 
 def largest_batch_of_malladi(betas: tuple[float, float], reference_batch_size: int) -> int:
-    """The largest target batch size at which ``scaled_betas`` with ``malladi`` exists: κ(1 − β) < 1 for both."""
+    """The largest target batch size at which ``scaled_betas`` with ``malladi`` exists: κ(1 − β) < 1, or κ = 1."""
     strictest = 1 - min(Fraction(repr(beta)) for beta in betas)
-    return math.ceil(reference_batch_size / strictest) - 1
+    return max(reference_batch_size, math.ceil(reference_batch_size / strictest) - 1)
 
 
 def scaled_eps(eps: float, target_batch_size: int, reference_batch_size: int) -> float:
