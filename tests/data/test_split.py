@@ -73,10 +73,11 @@ def test_every_review_stands_in_one_split(tmp_path: Path, method: str) -> None:
     assert sorted(np.concatenate(list(split.values())).tolist()) == list(range(800))
 
 
-def test_the_seed_draws(tmp_path: Path) -> None:
-    source = corpus(tmp_path, train=500)
-    assert divide(source)["test"].tolist() == divide(source)["test"].tolist()
-    assert divide(source)["test"].tolist() != divide(source, seed=43)["test"].tolist()
+@pytest.mark.parametrize("method", ["pooled", "official"])
+def test_the_seed_draws(tmp_path: Path, method: str) -> None:
+    source = corpus(tmp_path, train=100, test=20)
+    drawn = [divide(source, method=method, seed=seed)["validation"].tolist() for seed in (42, 42, 43)]
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_official_keeps_the_test_set_and_draws_validation_from_train(tmp_path: Path) -> None:
@@ -105,6 +106,11 @@ def test_too_few_reviews_are_refused(tmp_path: Path, count: int, method: str) ->
     origins = {"train": count} if method == "pooled" else {"train": 1, "test": count - 1}
     with pytest.raises(UserError, match=rf"data\.split: {count} reviews are too few for shares of 0.8, 0.1 and 0.1"):
         divide(corpus(tmp_path, **origins), method=method)
+
+
+def test_one_review_is_singular(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^data\.split: 1 review is too few for shares"):
+        divide(corpus(tmp_path, train=1))
 
 
 def test_fourteen_reviews_for_training_are_enough(tmp_path: Path) -> None:

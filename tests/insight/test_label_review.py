@@ -14,7 +14,7 @@ from batchscope.insight.hardest import text_hash
 from batchscope.insight.label_review import Rejudged, read_rejudged, review_rows
 from batchscope.insight.spec import LabelReviewSpec
 from batchscope.provenance.fingerprint import without_places
-from batchscope.statistics.relabel import UNDECIDED, majority, ranks
+from batchscope.statistics.relabel import UNDECIDED, correct_of, majority, ranks
 
 TEXTS = ["good film", "bad film", "fine", "awful", "good film", "train only"]
 LABELS = np.array([1, 0, 1, 0, 1, 1])
@@ -51,6 +51,11 @@ def test_only_more_than_half_of_all_votes_decides() -> None:
     assert majority({0: 3, 1: 2}) == 0 and majority({0: 1, 1: 3, UNDECIDED: 1}) == 1
     assert majority({0: 2, 1: 2}) == majority({0: 2, 1: 1, UNDECIDED: 2}) == majority({0: 0}) == UNDECIDED
     assert ranks([0.9, 0.95, 0.9]) == [2, 1, 2]
+
+
+def test_right_predictions_are_counted_where_the_label_is_decided() -> None:
+    runs = [np.array(said) for said in ([0, 0, UNDECIDED, 1], [0, 1, 0, 0])]
+    assert correct_of(runs, np.array([0, 1, UNDECIDED, 1])) == (4, 3)
 
 
 def test_votes_are_matched_by_the_source_s_ids(tmp_path: Path) -> None:

@@ -86,3 +86,15 @@ def test_the_standard_error_is_that_of_the_windows() -> None:
     assert loss.windows == windows
     assert np.sqrt(np.mean(errors)) == pytest.approx(np.std(differences), rel=0.08)
     assert np.isnan(found(x1=0.4, x16=0.4).losses[1].standard_error)
+
+
+def test_a_branch_is_described_by_its_last_update_and_one_on_the_tolerance_is_within() -> None:
+    one, four, lost = found(x1=0.5, x4=0.75, x8=None, tolerance=0.25).losses
+    assert (four.factor, four.target_batch_size, four.updates, four.windows) == (4, 64, 8, 4)
+    assert (one.learning_rate, four.learning_rate) == pytest.approx((1e-3, 2e-3))
+    assert (four.loss, four.loss_of_run, four.difference, four.within) == (0.75, 0.5, 0.25, True)
+    assert (lost.updates, lost.windows, lost.within) == (1, 0, False)
+    assert np.isnan([lost.loss, lost.loss_of_run, lost.standard_error]).all() and lost.learning_rate > 2e-3
+    point = point_of(x1=0.5, x2=None)
+    point["branches"][1]["updates"] = []
+    assert np.isnan(critical_batch(point, 0.5, 0.01).losses[1].learning_rate)

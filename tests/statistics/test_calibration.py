@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
+from scipy.stats import halfnorm
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
@@ -96,6 +97,9 @@ def test_the_diagram_and_the_error_are_those_of_scikit_learn() -> None:
     share, mean = calibration_curve(correct, confidence, n_bins=12, strategy="quantile")
     assert [found.correct / found.predictions for found in diagram] == pytest.approx(share.tolist())
     assert [found.mean_confidence for found in diagram] == pytest.approx(mean.tolist())
+    ends = [(found.lowest_confidence, found.highest_confidence) for found in diagram]
+    place = equal_mass_bins(confidence, 12)
+    assert ends == [(confidence[place == bin].min(), confidence[place == bin].max()) for bin in range(12)]
     by_hand = sum(abs(found.correct - found.mean_confidence * found.predictions) for found in diagram) / 600
     assert calibration_error(confidence, correct, 12).ece == pytest.approx(by_hand)
 
@@ -107,6 +111,16 @@ def test_the_error_by_chance_is_that_of_calibrated_models() -> None:
     simulated = np.array([one.ece for one in found])
     assert simulated.mean() == pytest.approx(found[0].ece_by_chance, rel=0.05)
     assert 0.95 <= (simulated < found[0].ece_by_chance_high).mean() <= 1.0
+
+
+def test_in_bins_of_one_confidence_the_error_by_chance_is_half_normal() -> None:
+    """Two bins of 50 calibrated predictions each; errors of independent bins add up, and so do their variances."""
+    errors = [halfnorm(scale=np.sqrt(50 * p * (1 - p))) for p in (0.6, 0.9)]
+    found = calibration_error(np.repeat([0.6, 0.9], 50), np.ones(100, dtype=bool), 2)
+    assert found.ece == pytest.approx(0.5 * 0.4 + 0.5 * 0.1)
+    assert found.ece_by_chance == pytest.approx(sum(one.mean() for one in errors) / 100)
+    spread = np.sqrt(sum(one.var() for one in errors)) / 100
+    assert (found.ece_by_chance_high - found.ece_by_chance) / spread == pytest.approx(1.959964, abs=1e-6)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -122,6 +136,15 @@ def test_the_temperature_is_the_minimum_and_finds_the_truth(classes: int, truth:
     at_fit = negative_log_likelihood(logits, labels, fitted)
     assert at_fit == pytest.approx(log_loss(labels, probabilities_at(logits, fitted)))
     assert at_fit <= negative_log_likelihood(logits, labels, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("optimum", "fitted"), [(0.007, 0.01), (0.012, 0.012), (3.0, 3.0), (70.0, 70.0), (150.0, 100.0)]
+)
+def test_the_temperature_of_one_margin_is_known_and_kept_within_the_bounds(optimum: float, fitted: float) -> None:
+    """Three of four labels agree with a margin m: the probability is ¾ at T = m / log 3."""
+    logits = np.tile([optimum * np.log(3), 0.0], (4, 1))
+    assert fit_temperature(logits, np.array([0, 0, 1, 0])) == pytest.approx(fitted, rel=1e-6)
 
 
 def test_temperatures_without_an_optimum_are_the_bounds() -> None:

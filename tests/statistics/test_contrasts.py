@@ -5,15 +5,19 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.stats import binom
+from slow_statistics import reference_crossed
 
 from batchscope.config.claims import Claims
 from batchscope.errors import UserError
 from batchscope.report.spec import GridCell
+from batchscope.statistics.components import Components
 from batchscope.statistics.contrasts import findings, metric_findings, pair_findings
 from batchscope.statistics.families import all_pairs, planned
 from batchscope.statistics.omnibus import trends
-from batchscope.statistics.paired import mcnemar_exact
+from batchscope.statistics.paired import mcnemar_exact, mcnemar_mid_p
+from batchscope.statistics.power import reviews_needed, seeds_needed, smallest_difference
 from batchscope.statistics.records import COLUMNS, Finding
 from batchscope.statistics.simulation import FAMILY, MARGIN, MIXES, rates, studies
 
@@ -145,8 +149,9 @@ def test_one_seed_compares_trained_models() -> None:
     one = next(one for one in found if one.level_to == "1024")
     a, b = (correct[run] for run in one.runs.split())
     assert one.p == mcnemar_exact(int((a & ~b).sum()), int((b & ~a).sum()))
-    assert one.p_mid < one.p
-    assert math.isnan(one.sd_seed)
+    assert one.p_mid == mcnemar_mid_p(int((a & ~b).sum()), int((b & ~a).sum())) < one.p
+    assert math.isnan(one.sd_seed) and math.isnan(one.sd_review) and math.isnan(one.seed_sd_points)
+    assert one.sd_residual == pytest.approx(100 * np.std(b.astype(int) - a, ddof=1))
     assert math.isnan(one.more_seeds)
     assert one.low_points < one.difference_points < one.high_points
 
@@ -166,6 +171,63 @@ def test_a_difference_is_stated_in_points_from_the_first_level_to_the_second() -
     assert one.bootstrap_low_points < one.difference_points < one.bootstrap_high_points
     assert COLUMNS[:6] == ("factor", "model", "lr_policy", "budget", "level_from", "level_to")
     assert COLUMNS[-3:] == ("sd_seed", "sd_review", "sd_residual")
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.03])
+def test_every_number_of_a_contrast_is_that_of_the_slow_reference(gap: float) -> None:
+    grid, claims = cells(models=("bert", "modernbert")), Claims(margin=4, level=0.1, power=0.7)
+    correct = predictions(grid, seed=7, gap=gap)
+    found = findings(planned(grid, claims), correct, {}, claims)
+    place = ("batch_size", "bert", "sqrt", "5 epochs", "64", "1024")
+    population, fixed = (one for one in found if one[:6] == place)
+    runs = [(f"bert/bs64/sqrt/seed{seed}", f"bert/bs1024/sqrt/seed{seed}") for seed in range(3)]
+    d = np.stack([correct[end].astype(int) - correct[start] for start, end in runs])
+    mean, error, df, covariance = reference_crossed(d)
+    by_seed, within = d.mean(1), float(np.var(d, axis=1, ddof=1).mean())
+    review = max(covariance, 0.0)
+    parts = [
+        math.sqrt(max(part, 0)) for part in (by_seed.var(ddof=1) - (within - review) / 400, review, within - review)
+    ]
+    for one in (population, fixed):
+        assert (one.seeds, one.reviews, one.tests, one.family) == (3, 400, 20, "default")
+        assert (one.batch_from, one.batch_to, one.runs) == (64, 1024, " ".join(run for pair in runs for run in pair))
+        assert one.accuracy_from == pytest.approx(np.mean([correct[start].mean() for start, _ in runs]))
+        assert one.accuracy_to == pytest.approx(np.mean([correct[end].mean() for _, end in runs]))
+        assert one.difference_points == pytest.approx(100 * mean, abs=1e-9)
+        assert (one.sd_seed, one.sd_review, one.sd_residual) == pytest.approx([100 * part for part in parts], abs=1e-6)
+        assert one.chance_sd_points == pytest.approx(100 * parts[2] / 20)
+        assert math.isnan(one.p_mid)
+    assert (population.se_points, population.df) == pytest.approx((100 * error, df), rel=1e-9)
+    test = stats.ttest_1samp(by_seed, 0)
+    interval = [100 * end for end in test.confidence_interval(0.95)]
+    assert (fixed.df, fixed.p, fixed.low_points, fixed.high_points) == pytest.approx(
+        (2, test.pvalue, *interval), rel=1e-9
+    )
+    assert math.isnan(fixed.bootstrap_low_points) and math.isnan(fixed.bootstrap_high_points)
+    half = stats.t.ppf(0.975, df) * 100 * error
+    ends = (population.low_points, population.high_points)
+    assert ends == pytest.approx((100 * mean - half, 100 * mean + half), rel=1e-9)
+    # The power of a contrast is that of the components of its estimand at the strictest level of the family.
+    for one, own in ((population, parts), (fixed, [parts[0], 0.0, parts[2]])):
+        asked, level = Components(*own), 0.1 / 20
+        assert one.smallest_points == pytest.approx(100 * smallest_difference(asked, 3, 400, level, 0.7), rel=1e-4)
+        if one.verdict == "underpowered":
+            assert one.more_seeds == seeds_needed(asked, 0.04, 3, 400, level, 0.7) - 3 > 0
+        else:
+            assert math.isnan(one.more_seeds)
+    more_reviews = reviews_needed(Components(*parts), 0.04, 3, 400, 0.1 / 20, 0.7) - 400
+    assert population.more_reviews == more_reviews > 0
+    assert math.isnan(fixed.more_reviews), "its reviews are fixed"
+    assert population.verdict == "underpowered"
+
+
+def test_the_places_of_a_contrast_are_those_that_its_sides_share() -> None:
+    grid = cells(models=("bert", "modernbert"))
+    found = findings(planned(grid, Claims()), predictions(grid), {}, Claims())
+    of_models = next(one for one in found if one.factor == "model" and one.batch_from == 256)
+    assert of_models[1:6] == ("", "constant", "5 epochs", "bert@256", "modernbert@256")
+    of_policies = next(one for one in found if one.factor == "lr_policy" and one.batch_from == 1024)
+    assert of_policies[1:6] == ("bert", "", "5 epochs", "constant@1024", "sqrt@1024")
 
 
 def test_other_metrics_and_all_pairs_describe() -> None:

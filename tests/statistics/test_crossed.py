@@ -138,3 +138,60 @@ def test_a_stable_classifier_scatters_as_jordan_predicts() -> None:
     assert found.expected == pytest.approx(chance_sd(accuracies.mean(), reviews))
     assert found.p > 0.001
     assert seed_scatter(accuracies + rng.normal(0, 0.02, seeds), reviews).p < 1e-6
+
+
+def test_the_scatter_of_seeds_is_held_against_chi_squared() -> None:
+    found = seed_scatter([0.90, 0.92, 0.97], 450)
+    expected = math.sqrt((1 - 0.93) / 900)
+    sd = np.std([0.90, 0.92, 0.97], ddof=1)
+    assert found == pytest.approx((sd, expected, stats.chi2.sf(2 * (sd / expected) ** 2, 2)), rel=1e-12)
+    assert seed_scatter([0.9], 450) == pytest.approx((math.nan, math.sqrt(0.1 / 900), math.nan), nan_ok=True)
+    assert seed_scatter([1.0, 1.0], 450) == pytest.approx((0.0, 0.0, math.nan), nan_ok=True)
+
+
+def test_components_below_zero_are_zero_and_of_one_seed_only_the_whole_is_known() -> None:
+    d = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]])  # the seeds exclude each other: a covariance of -1/12
+    assert components(moments(d)) == pytest.approx((0.0, 0.0, 0.5), abs=1e-12)
+    assert components(moments(d[:1])) == pytest.approx((math.nan, math.nan, 0.5), nan_ok=True)
+    same = components(moments(np.repeat([[1, 0, 0, 0]], 3, axis=0)))
+    assert same == pytest.approx((0.0, 0.5, 0.0), abs=1e-9)
+
+
+def test_one_pair_of_models_has_the_error_of_bonett_and_price() -> None:
+    """Of 40 reviews 7 speak for one and 3 for the other; one is added to each: SE² = (p + q − (q − p)²)/(N + 2)."""
+    d = np.repeat([1, -1, 0], [7, 3, 30])[None]
+    found = these_models(moments(d))
+    more, fewer = 8 / 42, 4 / 42
+    assert float(found.standard_error) == pytest.approx(math.sqrt((more + fewer - (more - fewer) ** 2) / 42), rel=1e-12)
+    assert float(found.difference) == pytest.approx(0.1) and np.isinf(found.df)
+    low, high = found.interval(0.1)
+    half = stats.norm.ppf(0.95) * found.standard_error
+    assert (float(low), float(high)) == pytest.approx((0.1 - half, 0.1 + half), rel=1e-12)
+    assert float(found.p_value()) == pytest.approx(2 * stats.norm.sf(0.1 / found.standard_error), rel=1e-12)
+    with pytest.raises(ValueError, match=r"^this compares one pair of models, not 2$"):
+        these_models(moments(np.repeat(d, 2, axis=0)))
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int64, np.float64])
+def test_moments_of_opposite_reviews_in_closed_form(kind: type) -> None:
+    """Half of 1,000 reviews +1, half −1, alike in 200 seeds: sums that no small integer holds."""
+    d = np.tile(np.array([1, -1], dtype=kind), (200, 500))
+    found = moments(d)
+    assert found[:4] == pytest.approx((0.0, 0.0, 1000 / 999, 1000 / 999), rel=1e-12)
+    assert (found.seeds, found.reviews) == (200, 1000)
+
+
+def test_booleans_are_zeros_and_ones_and_large_values_lose_no_digits() -> None:
+    right = RNG.random((3, 400)) < 0.6
+    counted, shifted = moments(right.astype(np.int64)), moments(right + 1e8)
+    assert [float(value) for value in moments(right)] == [float(value) for value in counted]
+    for name in ("seed_variance", "covariance", "variance"):
+        assert float(getattr(shifted, name)) == pytest.approx(float(getattr(counted, name)), rel=1e-4)
+    assert np.isnan(moments(right[:1]).seed_variance) and np.isnan(moments(right[:1]).covariance)
+
+
+def test_seeds_that_differ_by_one_review_of_many_do_scatter() -> None:
+    d = np.zeros((3, 4000), dtype=np.int8)
+    d[:, :400], d[0, 400] = 1, 1
+    expected = np.var([1 / 4000, 0, 0], ddof=1)
+    assert float(these_reviews(moments(d)).standard_error) == pytest.approx(math.sqrt(expected / 3), rel=1e-9)

@@ -29,7 +29,9 @@ def test_running_mean_weighs_every_example_alike(samples: int) -> None:
     expected = reference_running_mean(list(zip(correct, sizes, strict=True)), samples)
     assert smooth.accuracy.tolist() == pytest.approx(expected)
     assert smooth.loss.tolist() == pytest.approx([1 - value for value in expected])
-    assert smooth["update"].iloc[-1] == 7
+    full = [number for number, seen in enumerate(np.cumsum(sizes)) if seen >= samples]
+    assert smooth["update"].tolist() == [number + 1 for number in full]
+    assert smooth.samples.tolist() == [np.cumsum(sizes)[number] for number in full]
 
 
 def test_running_mean_of_a_run_shorter_than_the_span_is_one_point() -> None:

@@ -6,7 +6,12 @@ import pytest
 
 from batchscope.report.spec import GridCell
 from batchscope.statistics.jackknife import ratio_intervals
-from batchscope.statistics.noise_scale import batches_without_estimate, noise_summary, running_noise_scale
+from batchscope.statistics.noise_scale import (
+    batches_without_estimate,
+    noise_span,
+    noise_summary,
+    running_noise_scale,
+)
 
 
 def noise_rows(samples: list[int], squares: list[float | None], traces: list[float | None]) -> pd.DataFrame:
@@ -74,3 +79,45 @@ def test_the_summary_has_an_interval_over_all_seeds() -> None:
     for epoch in ("first", "last"):
         assert (found[f"{epoch}_noise_scale_low"], found[f"{epoch}_noise_scale_high"]) == (low[0], high[0])
         assert low[0] < found[f"{epoch}_noise_scale"] < high[0]
+
+
+def test_the_summary_counted_by_hand() -> None:
+    """Two seeds, two epochs, an update without an estimate, lines of another kind and of another run."""
+    lines = [("a", 1, 10, 1.0, 10.0), ("a", 1, 20, 3.0, 20.0), ("a", 2, 30, 2.0, 8.0), ("a", 2, 40, None, None)]
+    lines += [("b", 1, 10, 2.0, 30.0), ("b", 2, 30, -4.0, 6.0), ("other", 1, 10, 99.0, 99.0)]
+    columns = ["run", "epoch", "samples", "gradient_square", "noise_trace"]
+    history = pd.DataFrame(lines, columns=columns).assign(kind="update")
+    history = pd.concat([history, history.assign(kind="epoch", gradient_square=77.0)])
+    facts = {"model": "m", "policy": "p", "budget": "1 epoch", "learning_rate": 1e-3, "shared": False}
+    cells = [GridCell(batch=10, seed=seed, run=run, **facts) for seed, run in enumerate("ab")]
+    (found,) = noise_summary(cells, history).to_dict("records")
+    missing = {f"{epoch}_noise_scale_{end}": np.nan for epoch in ("first", "last") for end in ("low", "high")}
+    expected = {
+        "model": "m",
+        "lr_policy": "p",
+        "budget": "1 epoch",
+        "target_batch_size": 10,
+        "updates_used": 5,
+        "first_gradient_square": 2.0,
+        "first_noise_trace": 20.0,
+        "first_noise_scale": 10.0,
+        "last_gradient_square": -1.0,
+        "last_noise_trace": 7.0,
+        "last_noise_scale": np.nan,
+    }
+    pd.testing.assert_series_equal(pd.Series(found).sort_index(), pd.Series(expected | missing).sort_index())
+
+
+def test_a_summary_without_estimates_has_no_numbers() -> None:
+    history = pd.DataFrame({"run": ["a"], "kind": "update", "epoch": 1, "samples": 10}).assign(
+        gradient_square=np.nan, noise_trace=np.nan
+    )
+    cell = GridCell(model="m", batch=10, policy="p", budget="b", seed=1, learning_rate=1e-3, run="a", shared=False)
+    (found,) = noise_summary([cell], history).to_dict("records")
+    assert found["updates_used"] == 0
+    assert all(np.isnan(value) for name, value in found.items() if name.startswith(("first", "last")))
+
+
+def test_the_span_is_a_tenth_of_the_longest_run_or_eight_of_the_largest_windows() -> None:
+    history = pd.DataFrame({"samples": [100, 20_004, 300]})
+    assert (noise_span(history, 16), noise_span(history, 1024)) == (2000, 8192)

@@ -7,8 +7,10 @@ import pytest
 from scipy import stats
 from slow_statistics import reference_omnibus
 
+from batchscope.report.spec import GridCell
 from batchscope.statistics.crossed import moments, population
-from batchscope.statistics.omnibus import omnibus, trend
+from batchscope.statistics.omnibus import omnibus, trend, trends
+from batchscope.statistics.records import Trend
 
 BY_HAND = np.array(
     [[[1, 1, 1, 0], [1, 1, 0, 0]], [[1, 0, 0, 0], [1, 1, 0, 0]], [[1, 0, 0, 0], [0, 0, 0, 0]]],
@@ -64,3 +66,43 @@ def test_equal_accuracies_are_not_certain() -> None:
     correct = np.zeros((3, 3, 30), dtype=bool)
     correct[:, :, :20] = True
     assert omnibus(correct).p == 1
+
+
+def grid(sizes: list[int], seeds: list[int], **own: str) -> list[GridCell]:
+    """The cells of one model, policy and budget, in the order given."""
+    facts = {"model": "m", "policy": "p", "budget": "b"} | own
+    name, rest = "-".join(facts.values()), {"learning_rate": 1e-4, "shared": False}
+    return [
+        GridCell(batch=size, seed=seed, run=f"{name}-{size}-{seed}", **facts, **rest)
+        for size in sizes
+        for seed in seeds
+    ]
+
+
+def test_a_row_is_of_all_batch_sizes_ascending_and_of_the_seeds_that_all_have() -> None:
+    rng = np.random.default_rng(6)
+    full = [*grid([256, 64], [1, 2, 3]), *grid([1024], [2, 3, 4])]
+    alone = [*grid([64], [1, 2], model="n"), *grid([64], [1], policy="q"), *grid([256], [2], policy="q")]
+    one_seed = grid([64, 256], [5], budget="c")
+    correct = {cell.run: rng.random(60) < 0.8 for cell in (*full, *alone, *one_seed)}
+    faulty = ["m-p-b-1024-3", "m-p-b-64-3", "m-p-b-64-1"]
+    row, single = trends([*full, *alone, *one_seed], correct, faulty)
+    stacked = np.array([[correct[f"m-p-b-{size}-{seed}"] for seed in (2, 3)] for size in (64, 256, 1024)])
+    found, slope = omnibus(stacked), trend(stacked, [64, 256, 1024])
+    low, high = (100 * float(end) for end in slope.interval())
+    points = (100 * float(slope.difference), 100 * float(slope.standard_error), float(slope.df), low, high)
+    expected = ("m", "p", "b", "64 256 1024", 2, 60, *found, *points, float(slope.p_value()), "m-p-b-64-3 m-p-b-1024-3")
+    assert row == Trend(*expected)
+    assert (single.budget, single.batch_sizes, single.seeds, single.df1, single.faulty) == ("c", "64 256", 1, 1.0, "")
+    assert np.isnan([single.f, single.df2, single.p]).all() and single.p_slope > 0
+
+
+def test_the_slope_of_one_seed_has_the_error_of_its_reviews_and_never_none() -> None:
+    """Two sizes: half the paired difference per factor of four; without disagreement, that of one review."""
+    rng = np.random.default_rng(8)
+    correct = rng.random((2, 1, 50)) < 0.8
+    difference = correct[1, 0].astype(int) - correct[0, 0]
+    error = np.std(difference, ddof=1) / 2 / math.sqrt(50)
+    assert float(trend(correct, [64, 256]).standard_error) == pytest.approx(error, rel=1e-12)
+    equal = trend(np.repeat(correct[:1], 3, axis=0), [64, 128, 256])
+    assert float(equal.standard_error) == pytest.approx(0.5 / 50, rel=1e-12)

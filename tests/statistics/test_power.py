@@ -11,7 +11,7 @@ from batchscope.statistics.components import Components
 from batchscope.statistics.conclusions import design, stable_components
 from batchscope.statistics.crossed import moments, population
 from batchscope.statistics.power import reviews_needed, seeds_needed, smallest_difference
-from batchscope.statistics.verdicts import needs, verdict
+from batchscope.statistics.verdicts import Needs, needs, verdict
 
 PARTS = Components(seed=0.002, review=0.1, residual=0.3)
 
@@ -55,6 +55,19 @@ def test_a_stable_classifiers_design() -> None:
     more = design(stable_components(0.905), 5, 5000, Claims())
     assert more.smallest_points < made.smallest_points
     assert design(stable_components(0.905), 5, 5000, Claims(), contrasts=10).smallest_points > more.smallest_points
+
+
+def test_needs_are_what_lacks_beyond_the_seeds_and_reviews_at_hand() -> None:
+    claims, asked = Claims(margin=2, level=0.1, power=0.7), (3, 400, 0.025, 0.7)
+    found = needs(PARTS, 3, 400, claims, contrasts=4)
+    assert found.smallest == smallest_difference(PARTS, *asked) > 0.02
+    assert found.more_seeds == seeds_needed(PARTS, 0.02, *asked) - 3 > 0
+    assert found.more_reviews == reviews_needed(PARTS, 0.02, *asked) - 400 > 0 and math.isfinite(found.more_reviews)
+    fixed = needs(PARTS, 3, 400, claims, contrasts=4, fixed=True)
+    assert math.isnan(fixed.more_seeds) and fixed.more_reviews == found.more_reviews
+    assert needs(PARTS, 60, 4000, claims, contrasts=4)[1:] == (0, 0)
+    lacking = [verdict(0.3, 0.3, Needs(0.1, 0.0, reviews), 0.05, faulty=False) for reviews in (0.0, 1.0)]
+    assert lacking == ["undecided", "underpowered"]
 
 
 @pytest.mark.parametrize(

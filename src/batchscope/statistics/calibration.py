@@ -81,8 +81,8 @@ def _brier_parts_of(probability: Numbers, outcome: NDArray[np.bool_], bins: int)
     mean = np.bincount(place, weights=probability) / count
     share = np.bincount(place, weights=outcome) / count
     overall, n = outcome.mean(), len(outcome)
-    aside = probability - mean[place]
-    within = float((aside**2 - 2 * aside * (outcome - share[place])).sum()) / n
+    aside = probability - mean[place]  # sums to zero in each bin, so the outcome's own mean drops out
+    within = float((aside**2 - 2 * aside * outcome).sum()) / n
     return BrierParts(
         reliability=float((count * (mean - share) ** 2).sum()) / n,
         resolution=float((count * (share - overall) ** 2).sum()) / n,

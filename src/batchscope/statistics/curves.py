@@ -14,8 +14,7 @@ def running_mean(updates: pd.DataFrame, samples: int) -> pd.DataFrame:
     correct = np.concatenate([[0], updates.correct.to_numpy().cumsum()])
     loss = np.concatenate([[0.0], (updates.loss * updates.examples).to_numpy().cumsum()])
     span = min(samples, int(seen[-1]))
-    ends = np.arange(1, len(seen))
-    ends = ends[seen[ends] >= span]
+    ends = np.flatnonzero(seen >= span)
     starts = np.searchsorted(seen, seen[ends] - span, side="right") - 1
     return pd.DataFrame(
         {

@@ -67,5 +67,5 @@ def schedule_factor(name: ScheduleName, update: int, updates: int, warmup_update
         return (update + 1) / (warmup_updates + 1)
     if name == "constant":
         return 1.0
-    progress = (update - warmup_updates) / max(1, updates - warmup_updates)
+    progress = (update - warmup_updates) / (updates - warmup_updates)
     return 1.0 - progress if name == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
