@@ -13,7 +13,7 @@ import pytest
 from fabricate import study_folder
 from jobs import MODULE, Jobs, codes
 
-from batchscope.compare.compare import Comparison, Section, as_markdown, compare, write_page
+from batchscope.compare.compare import Comparison, Section, as_markdown, compare, in_brief, write_page
 from batchscope.compare.differences import in_json
 from batchscope.compare.results import compare_results
 from batchscope.compare.sides import read_sides
@@ -206,3 +206,15 @@ def test_studies_that_share_nothing_are_refused_with_what_they_have(own: Path) -
     expected = r"first and third share no cell: bert \(16, 64; constant; .*\) in the first, mine \(16, 64; constant; "
     with pytest.raises(UserError, match=expected):
         compare(Path("first"), Path("third"))
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((0, 0, 0), "Config, code, libraries and devices are the same."),
+        ((1, 0, 0), "What differs: 1 key of the config."),
+        ((2, 1, 3), "What differs: 2 keys of the config, the code of 1 stage and 3 facts about libraries and devices."),
+    ],
+)
+def test_what_differs_in_brief(counts: tuple[int, int, int], said: str) -> None:
+    assert in_brief(*counts) == said

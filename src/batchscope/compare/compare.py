@@ -9,7 +9,7 @@ from batchscope.compare.sides import Side, read_sides
 from batchscope.errors import counted
 from batchscope.files import write_text
 from batchscope.pages.render import render
-from batchscope.report.numbers import accuracy, points
+from batchscope.report.numbers import accuracy, listed, points
 from batchscope.report.verdicts import ESTIMANDS
 from batchscope.watch.frame import shown
 from batchscope.wording import REVIEWS, Wording
@@ -43,8 +43,8 @@ def compare(first: Path, second: Path) -> Comparison:
     results = compare_results(one, other)
     config, code = config_differences(one, other), code_differences(one, other)
     environment = environment_differences(one, other)
-    said = f"{counted(len(results.cells), 'cell')} in both; {counted(len(config), 'key')} of the config, the code of "
-    said += f"{counted(len(code), 'stage')} and {counted(len(environment), 'fact')} about libraries and devices differ."
+    both = counted(len(results.cells), "cell")
+    said = f"{both} in both. {in_brief(len(config), len(code), len(environment))}"
     sections = [
         _results(one, other, results),
         _differences("Config", "key", one, other, config, "The two configs say the same."),
@@ -54,6 +54,18 @@ def compare(first: Path, second: Path) -> Comparison:
         ),
     ]
     return Comparison(one.name, other.name, said, sections)
+
+
+def in_brief(keys: int, stages: int, facts: int) -> str:
+    """How much differs besides the results, in a sentence."""
+    found = [
+        *([f"{counted(keys, 'key')} of the config"] if keys else []),
+        *([f"the code of {counted(stages, 'stage')}"] if stages else []),
+        *([f"{counted(facts, 'fact')} about libraries and devices"] if facts else []),
+    ]
+    if not found:
+        return "Config, code, libraries and devices are the same."
+    return f"What differs: {listed(found)}."
 
 
 def _differences(title: str, what: str, one: Side, other: Side, found: list[Difference], nothing: str) -> Section:

@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from batchscope.config.schema import COLOUR, NOUN
-from batchscope.config.section import NAME, Section
+from batchscope.config.section import NAME, OfAnotherType, Section
 from batchscope.errors import counted, either
 from batchscope.wording import visible
 
@@ -76,15 +76,23 @@ def _line(location: tuple[Any, ...], alternatives: list[Any], config: type[Secti
         return f"  {key}: unknown key; {hint}"
     if error["type"] == "missing":
         return f"  {key}: this key is required"
-    if error["type"] == "value_error":
+    types = [_type_of(one) for one in alternatives]
+    if types[0] == "value_error":
         message = str(error["ctx"]["error"])
         return f"  {key}: {message}" if key else f"  {message}"
     allowed = [
-        ALLOWED[one["type"]](one.get("ctx", {})) if one["type"] in ALLOWED else "another" for one in alternatives
+        ALLOWED[kind](one.get("ctx", {})) if kind in ALLOWED else "another"
+        for kind, one in zip(types, alternatives, strict=True)
     ]
     value = error["input"]
     quote = "; put it into quotation marks" if allowed == ["text"] and isinstance(value, bool | int | float) else ""
     return f"  {key}: must be {' or '.join(dict.fromkeys(allowed))} (it is {shown(value)}){quote}"
+
+
+def _type_of(error: Any) -> str:
+    """Pydantic's name of the error, also where a validator of the config raised it."""
+    raised = error.get("ctx", {}).get("error")
+    return str(raised) if isinstance(raised, OfAnotherType) else str(error["type"])
 
 
 def _key(location: tuple[Any, ...], config: type[Section]) -> str:

@@ -4,7 +4,6 @@ import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
-from pydantic_core import PydanticKnownError
 
 HALF = re.compile("[\ud800-\udfff]")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -19,16 +18,20 @@ def _is_of_this_world(value: int) -> int:
     return value
 
 
+class OfAnotherType(ValueError):
+    """A value of another type; holds pydantic's name of this error, such as ``int_type``."""
+
+
 def _no_whole_number(value: object) -> object:
     """YAML reads `yes` and `on` as true, which Python takes for 1."""
     if isinstance(value, bool):
-        raise PydanticKnownError("int_type")
+        raise OfAnotherType("int_type")
     return value
 
 
 def _no_number(value: object) -> object:
     if isinstance(value, bool):
-        raise PydanticKnownError("float_type")
+        raise OfAnotherType("float_type")
     return value
 
 
