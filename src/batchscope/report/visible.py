@@ -19,4 +19,4 @@ CODE = re.compile(r"`([a-z_][\w.]*(?:: [\w.]+)?)`")
 
 def with_code(text: str) -> Markup:
     """One of our sentences as markup: a name in backticks, such as a key of the config, is set as code."""
-    return Markup(CODE.sub(r"<code>\1</code>", escape(visible(text))))
+    return Markup(CODE.sub(r"<code>\1</code>", str(escape(visible(text)))))
