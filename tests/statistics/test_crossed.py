@@ -65,6 +65,18 @@ def test_seeds_that_agree_by_chance_are_not_certain() -> None:
     assert 0 < float(found.p_value()) < 1
 
 
+def test_what_seeds_share_is_no_scatter_where_they_agree_by_chance() -> None:
+    """Ten reviews that all seeds share, and five of its own for each: equal differences, a positive covariance."""
+    d = np.zeros((3, 100), dtype=np.int8)
+    d[:, :10] = 1
+    for seed in range(3):
+        d[seed, 10 + 5 * seed : 15 + 5 * seed] = 1
+    found, (mean, error, df, covariance) = population(moments(d)), reference_crossed(d)
+    assert covariance > 0.05
+    assert (float(found.difference), float(found.standard_error)) == pytest.approx((mean, error), rel=1e-9)
+    assert float(found.df) == pytest.approx(df, rel=1e-9)
+
+
 def test_equal_predictions_are_no_difference_and_no_proof() -> None:
     d = np.zeros((3, 500), dtype=np.int8)
     for found in (population(moments(d)), these_reviews(moments(d)), these_models(moments(d[:1]))):
@@ -195,3 +207,11 @@ def test_seeds_that_differ_by_one_review_of_many_do_scatter() -> None:
     d[:, :400], d[0, 400] = 1, 1
     expected = np.var([1 / 4000, 0, 0], ddof=1)
     assert float(these_reviews(moments(d)).standard_error) == pytest.approx(math.sqrt(expected / 3), rel=1e-9)
+
+
+def test_the_difference_is_that_of_the_metric_and_the_covariances_are_those_of_its_pseudo_values() -> None:
+    pseudo, values = RNG.normal(size=(3, 50)), [0.1, 0.2, 0.6]
+    found, plain = moments(pseudo, values), moments(pseudo)
+    assert float(found.difference) == pytest.approx(0.3)
+    assert float(found.seed_variance) == pytest.approx(np.var(values, ddof=1))
+    assert (found.covariance, found.variance) == (plain.covariance, plain.variance)

@@ -88,11 +88,7 @@ def moments(data: ArrayLike, values: ArrayLike | None = None) -> Moments:
     """
     d = np.asarray(data)
     seeds, reviews = d.shape[-2:]
-    if d.dtype.kind in "iub":
-        wide: Any = np.int64
-        d = d.view(np.int8) if d.dtype.kind == "b" else d
-    else:
-        wide = np.float64
+    wide: Any = np.int64 if d.dtype.kind in "iub" else np.float64
     own = d.sum(-1, dtype=wide)
     means = own / reviews if values is None else np.asarray(values, dtype=np.float64)
     if wide is np.float64:
@@ -115,7 +111,7 @@ def _variance(x: NDArray[Any], wide: Any) -> Array:
     """Sample variance over the last axis; sums of whole numbers are exact."""
     n = x.shape[-1]
     sums = x.sum(-1, dtype=wide)
-    squares = np.einsum("...i,...i->...", x, x, dtype=wide, casting="unsafe")
+    squares = np.einsum("...i,...i->...", x, x, dtype=wide)
     return np.asarray((squares - sums * (sums / n)) / (n - 1), dtype=np.float64)
 
 
