@@ -91,7 +91,7 @@ def _default(grid: Grid) -> Iterator[Planned]:
     """Each batch size against the smallest, each policy against the first, each model against the first."""
     for factor in FACTORS:
         for members in _groups(grid, factor):
-            ordered = sorted(members, key=lambda place: place.batch) if factor == "batch_size" else members
+            ordered = sorted(members, key=lambda place: place.batch)  # policies and models stay in their order
             for end in ordered[1:]:
                 yield _plan("default", factor, ordered[0], end, grid)
 
