@@ -139,7 +139,7 @@ def test_the_temperature_is_the_minimum_and_finds_the_truth(classes: int, truth:
 
 
 @pytest.mark.parametrize(
-    ("optimum", "fitted"), [(0.007, 0.01), (0.012, 0.012), (3.0, 3.0), (70.0, 70.0), (150.0, 100.0)]
+    ("optimum", "fitted"), [(0.007, 0.01), (0.012, 0.012), (3.0, 3.0), (70.0, 70.0), (101.0, 100.0), (150.0, 100.0)]
 )
 def test_the_temperature_of_one_margin_is_known_and_kept_within_the_bounds(optimum: float, fitted: float) -> None:
     """Three of four labels agree with a margin m: the probability is ¾ at T = m / log 3."""
