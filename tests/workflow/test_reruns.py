@@ -260,7 +260,7 @@ MATRIX: dict[str, tuple[Change, set[str]]] = {
         {"calibration", "figures", "report"},
     ),
     "a constant changed in report/figures": (
-        edit("src/batchscope/report/figures.py", "NAMED_KEYS = 7", "NAMED_KEYS = 8"),
+        edit("src/batchscope/report/figures.py", "LOG_FROM_RATIO = 10", "LOG_FROM_RATIO = 11"),
         {"figures", "report"},
     ),
     "a constant changed in report/tables": (
