@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,10 +96,13 @@ class DamagedFileError(ValueError):
         super().__init__(f"{path} is damaged ({words}). Delete it and start the workflow again, which makes it anew")
 
 
-def parse_json(text: str | bytes) -> Any:
-    """``json.loads``, which answers a text nested too deeply with RecursionError; here that is ValueError as well."""
+def parse_json(text: str | bytes, made_of: Callable[[list[tuple[str, Any]]], object] | None = None) -> Any:
+    """``json.loads``, which answers a text nested too deeply with RecursionError; here that is ValueError as well.
+
+    ``made_of`` makes an object of its names and values, in place of a dict.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=made_of)
     except RecursionError:
         raise ValueError("lists or objects in each other without end") from None
 

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from batchscope.errors import UserError
 from batchscope.files import write_json
@@ -26,6 +27,13 @@ from batchscope.wording import Wording
 
 log = logging.getLogger("batchscope")
 Work = Callable[[], None]
+
+
+class Ahead(NamedTuple):
+    """Where a job reads and writes that a training does before its run is published."""
+
+    trained: Trained
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,8 @@ class Task:
     """When the process started, in seconds since 1970."""
     observe: Callable[[HistoryLine], None] = lambda line: None
     """Sees every line of a training's history as it is written."""
-    unpublished: Trained | None = None
-    """The files of the training that does this job ahead; None where the run is finished."""
-    ahead: Path | None = None
-    """Folder for the files of a job that is done ahead."""
+    ahead: Ahead | None = None
+    """Of a job that a training does ahead; None where the run is finished."""
 
     @property
     def layout(self) -> Layout:
@@ -81,12 +87,12 @@ class Task:
     @property
     def trained(self) -> Trained:
         """The files of the run's training."""
-        return self.unpublished or trained_in(self.run)
+        return self.ahead.trained if self.ahead else trained_in(self.run)
 
     @property
     def output(self) -> Path:
         """Folder for what the job writes of its run."""
-        return self.ahead or self.run
+        return self.ahead.folder if self.ahead else self.run
 
     @property
     def branches(self) -> BranchSpec | None:
@@ -175,7 +181,7 @@ def train(task: Task) -> Work:
 
     def prepare_later_stages(trained: Trained) -> None:
         def compute(job: str, folder: Path) -> None:
-            VERBS[verb_of(job)](replace(task, name=job, unpublished=trained, ahead=folder))()
+            VERBS[verb_of(job)](replace(task, name=job, ahead=Ahead(trained, folder)))()
 
         # Several ranks would wait for one; strict kernels give other bits than those of the later stages.
         if settings.gpus == 1 and spec.determinism is None:
@@ -365,7 +371,7 @@ def cartography_measures(task: Task) -> Work:
     history, device = task.trained.history, task.jobs.settings.device
 
     def work() -> None:
-        epochs = kept_epochs(task.run) if task.unpublished is None else task.unpublished.epochs
+        epochs = task.ahead.trained.epochs if task.ahead else kept_epochs(task.run)
         write_dynamics(spec, task.tokens, history, epochs, output, device)
 
     return work

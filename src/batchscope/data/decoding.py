@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import json
 import lzma
 import zlib
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from batchscope.errors import UserError
+from batchscope.files import parse_json
 
 POINTER = b"version https://git-lfs"
 MAGIC = {
@@ -74,10 +74,7 @@ class Repeating(dict[str, object]):
 
 def parsed_record(text: str) -> object:
     """A JSON value, in which an object with a name twice is ``Repeating``. Raises ValueError."""
-    try:
-        value: object = json.loads(text, object_pairs_hook=_object)
-    except RecursionError:
-        raise ValueError("lists or objects in each other without end") from None
+    value: object = parse_json(text, _object)
     return value
 
 

@@ -130,10 +130,11 @@ def _refuse_mistakes(configfiles: Sequence[Path], snakemake_arguments: Sequence[
 
     Several files, or values of the command line, are put together by Snakemake.
     """
-    for file in configfiles:
-        read_mapping(file, f"the config {file}")
     if len(configfiles) == 1 and not any(argument.startswith(("--config", "-C")) for argument in snakemake_arguments):
         Study.from_yaml(configfiles[0])
+        return
+    for file in configfiles:
+        read_mapping(file, f"the config {file}")
 
 
 def dry_run(
