@@ -29,6 +29,7 @@ from batchscope.provenance.fingerprint import file_hash
 from batchscope.training import loop
 from batchscope.training.accumulate import ManualEngine
 from batchscope.training.cuda_graph import StaticMicroStep
+from batchscope.training.gradients import compare, flat_gradient
 from batchscope.training.loop import train
 from batchscope.training.microbatch import DeviceTokens, micro_step
 from batchscope.training.readback import Guard
@@ -298,6 +299,19 @@ def test_a_step_in_place_is_the_step(small_study, architecture):
     assert found[0][0] == found[1][0]
     assert all(map(torch.equal, found[0][1], found[1][1]))
     assert static.fits(batches[0]) and not static.fits(data.micro_batch(order[:5], 1.0))
+
+
+def test_a_step_in_place_scales_in_float64(small_study):
+    """A window of 18 examples: 1/18 in float32 would be off by 1e-8, which the certificate in float64 would report."""
+    model, data, examples = prepared(small_study, "bert")
+    model.double().eval()
+    batch = data.micro_batch(data.order(epoch_order(examples, 0, 1))[:6], 1 / 18)
+    static, found = StaticMicroStep(model, batch._replace(scale=0.5), contextlib.nullcontext()), []
+    for step in (lambda batch: micro_step(model, batch, contextlib.nullcontext()), static):
+        step(batch)
+        found.append(flat_gradient(model))
+        model.zero_grad()
+    assert compare(found[1], found[0])["relative_l2"] < 1e-14
 
 
 def train_in(folder, spec, tokens, **keywords):

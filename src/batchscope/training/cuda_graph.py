@@ -29,7 +29,9 @@ class StaticMicroStep:
     def __init__(self, model: nn.Module, batch: MicroBatch, autocast: AbstractContextManager[object]) -> None:
         self.model, self.autocast = model, autocast
         columns = (batch.input_ids.clone(), batch.attention_mask.clone(), batch.label.clone())
-        self.place = MicroBatch(*columns, torch.tensor(float(batch.scale), device=batch.label.device))
+        # In float64, as Python multiplies with it: 1/n rounded to float32 would be off by up to 6e-8.
+        scale = torch.tensor(float(batch.scale), dtype=torch.float64, device=batch.label.device)
+        self.place = MicroBatch(*columns, scale)
 
     def fits(self, batch: MicroBatch) -> bool:
         """Whether the micro-batch has the shape that this step was made for."""
