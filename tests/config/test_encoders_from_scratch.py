@@ -35,6 +35,7 @@ def test_the_sizes_and_their_defaults_are_those_of_transformers(architecture: st
         ("hidden_size", "sixteen"),
         ("hidden_size", 16.5),
         ("num_hidden_layers", True),
+        ("num_hidden_layers", 10**9),
         ("max_position_embeddings", 8),
         ("vocab_size", 100),
         ("is_decoder", True),

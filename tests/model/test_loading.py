@@ -77,6 +77,12 @@ def test_another_number_of_layers_is_refused(folder, layers, kind):
         load(folder)
 
 
+def test_a_number_of_layers_that_would_be_built_for_hours_is_refused(folder):
+    edit(folder, num_hidden_layers=10**9)
+    with pytest.raises(UserError, match=r"num_hidden_layers is 1000000000, which is above 10000\n.*config.json"):
+        load(folder)
+
+
 def test_more_layers_under_the_name_of_a_classifier_are_refused(tmp_path):
     config = AutoConfig.for_model("bert", **{**SPECIAL, **ENCODERS["bert"]})
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)

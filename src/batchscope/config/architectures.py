@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+from batchscope.model.spec import MOST_LAYERS
+
 DEFAULTS: dict[str, dict[str, int]] = {
     "bert": {
         "hidden_size": 768,
@@ -53,6 +55,8 @@ def mistakes(architecture: str, config: Mapping[str, object], max_length: int) -
             yield key, f"must be a whole number above 0 (it is {value!r})"
             return
         sizes[key] = value
+    if sizes["num_hidden_layers"] > MOST_LAYERS:
+        yield "num_hidden_layers", f"{sizes['num_hidden_layers']} layers are more than {MOST_LAYERS}"
     for key in DROPOUTS[architecture]:
         value = config.get(key, 0.0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:

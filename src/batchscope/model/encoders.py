@@ -16,7 +16,7 @@ from batchscope.errors import UserError
 from batchscope.model.folder import OWN_CODE, asks_for_code, check_folder, stored_kinds
 from batchscope.model.loading import loading_report, refuse_quantised
 from batchscope.model.records import LoadingReport
-from batchscope.model.spec import ModelSpec
+from batchscope.model.spec import MOST_LAYERS, ModelSpec
 
 disable_progress_bar()  # loading weights takes no time, and its progress bar would be in every log
 if "TRANSFORMERS_VERBOSITY" not in os.environ:
@@ -103,7 +103,12 @@ def encoder_of(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def usable_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Reset in ``config`` what is not a property of the model, but of where it was last used, and return it."""
+    """Reset in ``config`` what is not a property of the model, but of where it was last used, and return it.
+
+    Raises ValueError for more layers than any encoder has.
+    """
+    if (getattr(config, "num_hidden_layers", None) or 0) > MOST_LAYERS:
+        raise ValueError(f"num_hidden_layers is {config.num_hidden_layers}, which is above {MOST_LAYERS}")
     config._attn_implementation = None  # transformers then takes the best that is installed
     config.return_dict = True
     config.output_hidden_states = False

@@ -5,6 +5,8 @@ from typing import Any, Literal
 from batchscope.provenance.spec import Spec
 
 Architecture = Literal["bert", "modernbert"]
+MOST_LAYERS = 10_000
+"""No encoder has as many: what a mistake in a config asks for would be built for hours."""
 
 
 class ModelSpec(Spec):
