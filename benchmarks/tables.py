@@ -73,7 +73,8 @@ def checks_table(check: dict[str, Any]) -> str:
     for row in check["checks"]:
         result = row["status"] + (f": {row['reason']}" if "reason" in row else "")
         if row["status"] == "failed":
-            result = f"**failed**: {row['error'].splitlines()[-1]}".replace("|", "\\|")
+            traceback, _, _ = row["error"].partition("\n\n")  # what the process printed follows
+            result = f"**failed**: {traceback.splitlines()[-1]}".replace("|", "\\|")
         rows.append([row["claim"], result, f"{row['seconds']:.1f}" if "seconds" in row else ""])
     return f"{markdown(['', 'result', 'seconds'], rows)}\n\n{provenance(check | {'corpus': 'made-up reviews'})}"
 
@@ -246,7 +247,7 @@ def provenance(result: dict[str, Any]) -> str:
             "product rate " + ", ".join(f"{rate / GIGA:,.0f} GFLOP/s {p}" for p, rate in sorted(rates.items()))
         )
         parts.append(f"{result['flops_per_sample'] / GIGA:.2f} GFLOP a sample")
-        parts.append(f"{len(result['rounds'])} rounds")
+        parts.append("1 round" if len(result["rounds"]) == 1 else f"{len(result['rounds'])} rounds")
         parts.append(f"others took up to {max(m['cores_taken_by_others'] for m in measured):.2f} cores")
     return "*" + "; ".join(filter(None, parts)) + ".*"
 
@@ -258,8 +259,9 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def spread(values: list[float], form: str) -> str:
-    """Median and range."""
-    return f"{median(values):{form}} ({min(values):{form}}–{max(values):{form}})"
+    """Median, and the range of several values."""
+    several = f" ({min(values):{form}}–{max(values):{form}})" if len(values) > 1 else ""
+    return f"{median(values):{form}}{several}"
 
 
 def duration(seconds: float) -> str:

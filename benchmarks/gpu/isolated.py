@@ -69,7 +69,7 @@ class Processes:
             finally:
                 _end(process, patience)
             if error is not None and output.exists():
-                error += "\n" + output.read_text(encoding="utf-8", errors="replace")[-OUTPUT_KEPT:]
+                error = f"{error.strip()}\n\n" + output.read_text(encoding="utf-8", errors="replace")[-OUTPUT_KEPT:]
         return Outcome(value, error and error.strip(), time.monotonic() - started)
 
 

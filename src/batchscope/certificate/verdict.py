@@ -143,7 +143,7 @@ def _in_words(window: WindowMeasures) -> str:
         return "not finite"
     if abs(ratio - 1) > 0.1:
         return f"{ratio:.2f}×{'' if cosine > SAME_DIRECTION else ' and turned'}"
-    return f"off by {100 * relative:.2g}%"
+    return f"off by {100 * relative:.2g}%" if relative > 1e-3 else f"off by {relative:.1e} of its length"
 
 
 def _numbers(windows: Windows) -> list[str]:
