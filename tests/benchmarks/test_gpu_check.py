@@ -153,7 +153,7 @@ def test_a_page_has_a_table_of_what_was_measured_and_names_the_rest(tmp_path):
         "machine": machine, "revision": "", "cases": {one.case.name: result},
         "checks": [
             {"name": "a", "claim": "it holds", "status": "passed", "seconds": 1.0},
-            {"name": "b", "claim": "it fails", "status": "failed", "seconds": 1.0, "error": "Traceback\nBad: a|b\n\na log"},
+            {"name": "b", "claim": "it fails", "status": "failed", "seconds": 1.0, "error": "Trace\nBad: a|b\n\nlog"},
             {"name": "c", "claim": "it needs two", "status": "not run", "reason": "one CUDA device, and it needs two"},
         ],
     }  # fmt: skip
