@@ -1,6 +1,7 @@
 """A device is held by one process at a time, whatever becomes of that process."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -146,13 +147,16 @@ def test_the_environment_is_as_before_when_the_lease_ends(tmp_path: Path, monkey
     assert os.environ[lease.VISIBLE] == "3,5"
 
 
-def test_a_device_named_twice_may_be_shared_by_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_named_twice_may_be_shared_by_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv(lease.OVERRIDE, "0,0")
     holder, devices = hold(tmp_path)
     try:
         assert devices == ["0"]
-        with leased_devices(folder=tmp_path, patience=0) as shared:
+        with caplog.at_level(logging.INFO), leased_devices(folder=tmp_path, patience=0) as shared:
             assert shared == ["0"]
+            assert caplog.messages == ["device 0 of 0; up to 2 jobs share it"]
             with pytest.raises(UserError, match="came free"):
                 monkeypatch.delenv(lease.LEASED)
                 with leased_devices(folder=tmp_path, patience=0):

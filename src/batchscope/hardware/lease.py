@@ -46,7 +46,9 @@ def leased_devices(
     with ExitStack() as held:
         devices = _wait_for(pool, count, folder or lock_folder(), patience, held)
         shown = ",".join(devices)
-        log.info(f"device {shown} of {', '.join(pool)}")
+        jobs = pool.count(devices[0])
+        shared = f"; up to {jobs} jobs share it" if jobs > 1 else ""
+        log.info(f"device {shown} of {', '.join(dict.fromkeys(pool))}{shared}")
         held.enter_context(_environment({VISIBLE: shown, LEASED: shown}))
         yield devices
 
