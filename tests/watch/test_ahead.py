@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jobs import RUN, jobs_of
+from jobs import RUN, Jobs, jobs_of
 from small import tiny_config
 from small_workflow import SMALL, Workflow
 
@@ -16,6 +16,7 @@ from batchscope.provenance.studies import wanted_jobs
 from batchscope.training.spec import BudgetSpec, TrainSpec
 from batchscope.training.windows import windows
 from batchscope.watch.ahead import PRIORITY, Forecaster, gpus_of, needs_of, threads_of, total_samples
+from batchscope.watch.frame import frame_of
 from batchscope.watch.states import Watcher
 
 SPEC = TrainSpec.model_construct(target_batch_size=16, budget=BudgetSpec(epochs=1), tail="exact")
@@ -86,3 +87,13 @@ def test_a_running_training_needs_what_is_left_at_its_pace_and_so_do_those_like_
     assert (left.seconds, left.cores) == ((368 - 92) / 4 + 368 / 4, 1), "one after the other, on the core in use"
     assert left.unmeasured == len(look.states) - 2
     assert Forecaster(cores=3).left(look).seconds == 368 / 4, "and tokenize takes two"
+    assert "1 min 9 s left" in at_work(watcher, jobs, forecaster)
+    progress |= {"update": 24, "epoch": 2, "samples": 368}
+    write_json(jobs.layout.process(f"train/{RUN}"), far | {"phase": "working", "beat": 2, "progress": progress})
+    assert "trained: it measures the run" in at_work(watcher, jobs, forecaster)
+
+
+def at_work(watcher: Watcher, jobs: Jobs, forecaster: Forecaster) -> str:
+    """What `watch` says of the running jobs."""
+    running = frame_of(watcher.look(), jobs.layout, forecaster).running
+    return "\n".join(line.plain for lines in running for line in lines)

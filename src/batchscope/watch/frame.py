@@ -213,14 +213,14 @@ def _at_work(job: Job, look: Look, forecaster: Forecaster) -> list[Text]:
         parts.append(f"{progress['samples_per_second']:,.1f} samples/s")
     left = forecaster.training_left(job, look.jobs)
     if left is not None:
-        parts.append(f"{duration(left)} left")
+        parts.append(f"{duration(left)} left" if left else "trained: it measures the run")
     scores = f"loss {progress['loss']:.4f}, accuracy {progress['accuracy']:.4f}"
     if validation := progress.get("validation"):
         scores += f"; validation loss {validation['loss']:.4f}, accuracy {validation['accuracy']:.4f}"
     lines += [Text(f"    {', '.join(parts)}"), Text(f"    {scores}")]
     if progress["idle_seconds"] > STALLED_SECONDS:
         idle = duration(progress["idle_seconds"])
-        lines.append(Text(f"    no update for {idle}: it validates, saves, or hangs", "yellow"))
+        lines.append(Text(f"    no update for {idle}: it validates, saves, measures, or hangs", "yellow"))
     return lines
 
 
