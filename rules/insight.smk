@@ -42,7 +42,7 @@ rule divergence:
         layers=update(f"{STUDY_FOLDER}/tables/divergence_layers.csv"),
         ratio=report(
             update(f"{STUDY_FOLDER}/tables/divergence_ratio.csv"),
-            category="Attention over many reviews",
+            category="Attention over the test set",
             labels={
                 "model": "all",
                 "shows": "batch size against seed",
@@ -114,7 +114,7 @@ rule errors:
             update(f"{STUDY_FOLDER}/tables/errors.csv"),
             category="Errors",
             labels={
-                "models": "all, every test review",
+                "models": "all, whole test set",
                 "shows": "table",
                 "format": "table",
             },

@@ -117,7 +117,7 @@ def test_a_study_of_one_run_says_what_is_missing(tmp_path: Path) -> None:
     spec = fabricate.spec(**ON, **one)
     fabricate.study_folder(tmp_path, spec, examples=256)
     drawn = attention_figures(spec, tmp_path / "tables")
-    listed = {Path(entry.name).stem for entry in figure_names(spec) if entry.category == "Attention over many reviews"}
+    listed = {Path(entry.name).stem for entry in figure_names(spec) if entry.category == "Attention over the test set"}
     assert set(drawn) == listed and len(drawn) == 5 * 2
     fabricate.small_figures(tmp_path, spec)
     section: AttentionSection = attention_section(spec, tmp_path)

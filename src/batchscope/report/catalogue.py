@@ -124,7 +124,7 @@ def _attention_over_reviews(spec: FiguresSpec, model: str) -> Iterator[Catalogue
         end, named = suffix(spec, budget), f", {budget}" if spec.several_budgets else ""
         for name, shows in OVER_REVIEWS.items():
             labels = {"model": model, "shows": f"{shows}{named}"}
-            yield CataloguedFigure(f"{name}_{model}{end}", "Attention over many reviews", labels, name)
+            yield CataloguedFigure(f"{name}_{model}{end}", "Attention over the test set", labels, name)
 
 
 def _error_figures(spec: FiguresSpec) -> Iterator[CataloguedFigure]:
