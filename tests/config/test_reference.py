@@ -9,6 +9,7 @@ import yaml
 
 from batchscope.config import reference as config_reference
 from batchscope.config.study import Study
+from batchscope.provenance.formats import FILES, files_page
 
 CONFIGS = sorted((config_reference.REPOSITORY / "config").glob("*.yaml"))
 
@@ -30,6 +31,13 @@ def test_every_key_is_in_the_table_with_an_explanation() -> None:
     rows = [line.split(" | ") for line in config_reference.key_table().splitlines()[2:]]
     assert {row[0].removeprefix("| ").strip("`").split(".")[0] for row in rows} == set(Study.model_fields)
     assert all(re.fullmatch(r"[A-Z`].*\. \|", row[3]) for row in rows)
+
+
+def test_every_key_of_a_file_is_in_its_table_the_inherited_ones_too() -> None:
+    sections = f"\n{files_page()}".split("\n## `")[1:]
+    for section, kind in zip(sections, FILES.values(), strict=True):
+        table, _, _ = section.partition("\n### ")
+        assert re.findall(r"^\| `(\w+)` \|", table, re.M) == list(kind.__annotations__), section.splitlines()[0]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

@@ -14,7 +14,7 @@ from batchscope.training.ledger import Ledger
 
 CPU = torch.device("cpu")
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU with a CUDA build of torch here")
-UNKNOWN = {"gpu_utilisation_mean": None, "gpu_utilisation_peak": None, "energy_joules": None}
+UNKNOWN = dict.fromkeys(("gpu_utilisation_mean", "gpu_utilisation_peak", "energy_joules", "jobs_per_gpu"))
 
 
 def test_without_nvidia_every_field_is_null_and_no_thread_runs() -> None:

@@ -101,7 +101,7 @@ def test_quality_against_cost_marks_every_run_once_and_energy_where_it_was_measu
 
     measured = results.assign(energy_joules=3600.0 * results.seed)
     figure = quality_cost_figure(spec, measured)
-    assert [axis.get_xlabel() for axis in figure.axes] == ["seconds per run"] * 2 + ["energy per run, Wh"] * 2
+    assert [axis.get_xlabel() for axis in figure.axes] == ["seconds per run"] * 2 + ["energy of the card, Wh"] * 2
     assert {energy for line in figure.axes[2].lines for energy in line.get_xdata()} == {1.0, 2.0}
     partly = measured.assign(energy_joules=[None, *measured.energy_joules[1:]])
     assert len(quality_cost_figure(spec, partly).axes) == 2, "a cost that some runs lack is not drawn"

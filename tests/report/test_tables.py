@@ -261,10 +261,15 @@ def test_energy_and_gpu_use_are_shown_where_they_were_measured(tmp_path: Path) -
     assert " Wh" not in cost_table(cost).caption
 
     for path in files:
-        write_json(path, read_json(path) | {"energy_joules": 7200.0, "gpu_utilisation_mean": 0.93})
+        write_json(path, read_json(path) | {"energy_joules": 7200.0, "gpu_utilisation_mean": 0.93, "jobs_per_gpu": 1})
     write_tables(spec, folder)
     cost = pd.read_csv(folder / "tables/cost.csv")
     table = cost_table(cost)
     shown = table.columns.index("#GPU use")
     assert {tuple(row[shown : shown + 2]) for row in table.rows} == {("93%", "2 Wh")}
-    assert f" and {2 * len(cost)} Wh." in table.caption
+    assert f" and {2 * len(cost)} Wh." in table.caption and "shared a card" not in table.caption
+
+    write_json(files[0], read_json(files[0]) | {"jobs_per_gpu": 10})
+    write_tables(spec, folder)
+    caption = cost_table(pd.read_csv(folder / "tables/cost.csv")).caption
+    assert "Up to 10 jobs shared a card: both count the work of all of them, the sum more than once." in caption

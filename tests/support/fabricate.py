@@ -217,6 +217,7 @@ def _write_training(run: Path, cell: GridCell, rng: np.random.Generator, story: 
         "gpu_utilisation_mean": None,
         "gpu_utilisation_peak": None,
         "energy_joules": None,
+        "jobs_per_gpu": None,
         "windows_per_epoch": {"full": examples // cell.batch, "tail": 0, "tail_examples": 0},
     }
     _write_json(run / "train.json", facts)

@@ -23,4 +23,6 @@ class TelemetryFacts(TypedDict):
     gpu_utilisation_peak: float | None
     """Largest sampled share, from 0 to 1."""
     energy_joules: float | None
-    """Energy of the whole cards, idle draw included."""
+    """Energy of the whole cards, idle draw and the work of other jobs included."""
+    jobs_per_gpu: int | None
+    """How many jobs might share a card at a time (``runs_per_gpu``): utilisation and energy count them all."""

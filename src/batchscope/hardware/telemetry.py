@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 
+from batchscope.hardware.lease import runs_per_gpu
 from batchscope.hardware.records import TelemetryFacts, TelemetryTotals
 
 try:
@@ -84,6 +85,7 @@ class Telemetry:
             "gpu_utilisation_mean": mean,
             "gpu_utilisation_peak": totals["utilisation_peak"] if mean is not None else None,
             "energy_joules": totals["energy_joules"],
+            "jobs_per_gpu": runs_per_gpu() if self.cards else None,
         }
 
     def _sample(self) -> None:

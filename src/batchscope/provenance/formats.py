@@ -76,11 +76,12 @@ def _keys(kind: type) -> Iterator[tuple[str, str, str]]:
 
 def _statements(kind: type) -> Iterator[tuple[str, ast.expr, str]]:
     """Key, annotation and docstring of every key of a TypedDict, inherited ones first."""
-    for base in getattr(kind, "__orig_bases__", ()):
-        if hasattr(base, "__total__"):
-            yield from _statements(base)
     (definition,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(definition, ast.ClassDef)
+    for base in definition.bases:  # Python 3.11 forgets which TypedDict another one extends
+        named = vars(sys.modules[kind.__module__])[ast.unparse(base)]
+        if hasattr(named, "__total__"):
+            yield from _statements(named)
     for statement, following in zip(definition.body, [*definition.body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             text = following.value if isinstance(following, ast.Expr) else None

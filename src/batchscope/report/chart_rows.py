@@ -108,7 +108,7 @@ def cost_rows(results: pd.DataFrame, reached: pd.DataFrame) -> tuple[Rows, dict[
         flops=results.samples.to_numpy() * results.run.map(_flops_per_sample(reached)).to_numpy(),
         watt_hours=results.energy_joules.to_numpy() / 3600,
     )[~results.shared.to_numpy()]
-    titles = {"seconds": "seconds per run", "watt_hours": "energy per run, Wh"}
+    titles = {"seconds": "seconds per run", "watt_hours": "energy of the card, Wh"}
     titles |= {"flops": "FLOPs per run", "update": "updates per run"}
     known = {name: title for name, title in titles.items() if rows[name].notna().all()}
     return Rows.of(rows.drop(columns=[name for name in titles if name not in known])), known

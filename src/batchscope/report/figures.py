@@ -206,7 +206,7 @@ def quality_cost_figure(spec: FiguresSpec, results: pd.DataFrame) -> Figure:
     runs = results[~results.shared].assign(watt_hours=results.energy_joules / 3600)
     costs = {"seconds": "seconds per run"}
     if runs.watt_hours.notna().all():
-        costs["watt_hours"] = "energy per run, Wh"
+        costs["watt_hours"] = "energy of the card, Wh"
     parts = list(product(costs.items(), spec.budget_names))
     figure = Figure(figsize=(max(7.2, 4.4 * len(models)), 1.3 + 3.1 * len(parts)))
     axes = figure.subplots(len(parts), len(models), sharex="row", sharey=True, squeeze=False)

@@ -134,4 +134,8 @@ def cost_table(cost: pd.DataFrame) -> Table:
     total += "." if pd.isna(joules) else f" and {energy(joules)}."
     if measured:
         total += " GPU use is the share of the time in which the card was computing; energy is that of the whole card."
+        if (jobs := cost.jobs_per_gpu.max()) > 1:
+            total += (
+                f" Up to {jobs:.0f} jobs shared a card: both count the work of all of them, the sum more than once."
+            )
     return Table(columns, rows, f"Mean over seeds; peak memory is the largest. {total}")

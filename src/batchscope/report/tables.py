@@ -46,7 +46,7 @@ CURVES = (*rows.LABELS, "kind", "epoch", "update", "samples", "flops", "lr_sum",
     "validation_loss",
     "best",
 )
-TELEMETRY = ("data_wait_seconds", "gpu_utilisation_mean", "gpu_utilisation_peak", "energy_joules")
+TELEMETRY = ("data_wait_seconds", "gpu_utilisation_mean", "gpu_utilisation_peak", "energy_joules", "jobs_per_gpu")
 JUDGED = ("p_holm", "p_equivalence", "verdict", "more_seeds", "more_reviews")
 """Columns of the contrasts that a description without a family lacks."""
 RUN_RECORDS = ("train.json", "metrics.json", "manifest.json", "attention/measures.json")
