@@ -42,8 +42,7 @@ def main() -> None:
     shutil.rmtree(given.folder, ignore_errors=True)
     workflow, dice = study(given.folder / "killed", range(1, given.runs // 3 + 1)), random.Random(given.seed)
     kills = sum(killed(workflow, dice.uniform(5, given.longest)) for _ in range(given.kills))
-    done = workflow.snakemake()
-    assert done.returncode == 0, done.stdout[-5000:]
+    to_the_end(workflow)
     runs = runs_of(workflow)
     assert len(runs) == given.runs // 3 * 3, f"{len(runs)} runs"
     for run in dice.sample(runs, min(SAMPLE, len(runs))):
@@ -58,6 +57,14 @@ def study(folder: Path, seeds: range) -> Workflow:
     workflow = Workflow(ROOT, folder.resolve())
     workflow.write_config(seeds=list(seeds), save_every=0.001)
     return workflow
+
+
+def to_the_end(workflow: Workflow, *arguments: str) -> None:
+    """Run the workflow, however long it takes."""
+    done = subprocess.run(
+        workflow.command(*arguments), env=workflow.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
 
 
 def killed(workflow: Workflow, seconds: float) -> bool:
@@ -97,8 +104,7 @@ def config_of(workflow: Workflow) -> dict[object, object]:
 def same_as_alone(workflow: Workflow, run: str, folder: Path) -> None:
     """The run has the bytes of the same run that is trained alone, undisturbed."""
     alone = study(folder, range(int(run.rpartition("seed")[2]), int(run.rpartition("seed")[2]) + 1))
-    done = alone.snakemake("--", *(f"results/small/runs/{run}/{name}" for name in BYTES))
-    assert done.returncode == 0, done.stdout[-5000:]
+    to_the_end(alone, "--", *(f"results/small/runs/{run}/{name}" for name in BYTES))
     for name in BYTES:
         one, other = (place.folder / "results/small/runs" / run / name for place in (workflow, alone))
         assert file_hash(one) == file_hash(other), f"{one} differs from the run that was trained alone"
