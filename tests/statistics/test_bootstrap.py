@@ -29,3 +29,11 @@ def test_all_differences_share_the_draws_of_reviews() -> None:
     assert first.tolist() == pytest.approx((-second[::-1]).tolist(), abs=1e-12)
     assert multi_bootstrap([data], draws=AT_ONCE, seed=1).tolist() != multi_bootstrap([data], draws=AT_ONCE).tolist()
     assert multi_bootstrap([]).shape == (0, 2)
+
+
+def test_the_same_study_has_the_same_interval_and_every_draw_counts() -> None:
+    data = np.random.default_rng(2).integers(-1, 2, (3, 40)).astype(np.int8)
+    once, again = (multi_bootstrap([data], draws=AT_ONCE) for _ in range(2))
+    assert once.tolist() == again.tolist()
+    ones = multi_bootstrap([np.ones((2, 40), dtype=np.int8)], level=0.0, draws=AT_ONCE + 1)
+    assert ones.tolist() == [[1.0, 1.0]], "the least and the largest of all draws"

@@ -114,6 +114,16 @@ def test_p_values_are_those_of_a_t_plus_a_normal_variable() -> None:
 def test_a_critical_value_is_where_the_test_turns() -> None:
     found = critical_value(0.01, np.array([0.3, 0.0, 2.0]), np.array([1.0, 1.0, 0.0]), 3.0)
     assert (2 * upper_tail(found, [0.3, 0.0, 2.0], [1.0, 1.0, 0.0], 3.0)).tolist() == pytest.approx([0.01] * 3)
+    for scale in (0.01, 100.0):
+        scaled = critical_value(0.01, scale**2 * np.array([0.3, 0.0, 2.0]), scale**2 * np.array([1.0, 1.0, 0.0]), 3.0)
+        assert scaled.tolist() == pytest.approx((scale * found).tolist(), rel=1e-6)
+    assert float(critical_value(0.01, 0.5, 0.5, np.inf)) == pytest.approx(stats.norm.isf(0.005), rel=1e-6)
+
+
+def test_seeds_that_differ_by_more_than_reviews_explain_have_no_residual() -> None:
+    """One seed gets every review more right and the other none: the floor of one review is for equal seeds alone."""
+    parts = components(moments(np.array([[1] * 50, [0] * 50], dtype=np.int8)))
+    assert parts == pytest.approx((math.sqrt(0.5), 0.0, 0.0), abs=1e-12)
 
 
 def test_components_are_found_again() -> None:

@@ -31,9 +31,7 @@ def upper_tail(x: ArrayLike, estimated: ArrayLike, known: ArrayLike, df: float) 
     Given χ²/df = w, the sum is normal with the variance estimated/w + known; the mean over w is a sum over nodes. Where
     ``known`` is zero it is Student's t, and for infinite ``df`` normal.
     """
-    x, estimated, known = np.broadcast_arrays(
-        np.asarray(x, dtype=np.float64), np.asarray(estimated, dtype=np.float64), np.asarray(known, dtype=np.float64)
-    )
+    x, estimated, known = np.broadcast_arrays(x, estimated, known)
     if np.isinf(df):
         return np.asarray(special.ndtr(-x / np.sqrt(estimated + known)))
     scales, weights = _scales(df)
@@ -47,10 +45,10 @@ def upper_tail(x: ArrayLike, estimated: ArrayLike, known: ArrayLike, df: float) 
 
 def critical_value(level: float, estimated: ArrayLike, known: ArrayLike, df: float) -> Array:
     """The x that |√estimated·t + √known·z| exceeds with probability ``level``."""
-    estimated, known = np.broadcast_arrays(np.asarray(estimated, dtype=np.float64), np.asarray(known, dtype=np.float64))
+    estimated, known = np.broadcast_arrays(estimated, known)
     scale = np.sqrt(estimated + known)
     low = stats.norm.ppf(1 - level / 2) * scale * 0.5
-    high = (stats.t.ppf(1 - level / 2, df) if np.isfinite(df) else stats.norm.ppf(1 - level / 2)) * scale * 1.01
+    high = stats.t.ppf(1 - level / 2, df) * scale * 1.01
     for _ in range(STEPS):
         middle = (low + high) / 2
         above = 2 * upper_tail(middle, estimated, known, df) > level
