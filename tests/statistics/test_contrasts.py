@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from scipy import stats
 from scipy.stats import binom
+from sklearn.metrics import f1_score, recall_score
 from slow_statistics import reference_crossed
 
 from batchscope.config.claims import Claims
 from batchscope.errors import UserError
 from batchscope.report.spec import GridCell
+from batchscope.statistics.bootstrap import multi_bootstrap
 from batchscope.statistics.components import Components
 from batchscope.statistics.contrasts import findings, metric_findings, pair_findings
 from batchscope.statistics.families import all_pairs, planned
+from batchscope.statistics.macro_f1 import pseudo_values
 from batchscope.statistics.omnibus import trends
 from batchscope.statistics.paired import mcnemar_exact, mcnemar_mid_p
 from batchscope.statistics.power import reviews_needed, seeds_needed, smallest_difference
@@ -96,7 +99,7 @@ def test_a_faulty_run_is_never_an_effect_and_keeps_its_place_in_the_family() -> 
         if bad in after.runs.split():
             assert before.verdict != after.verdict == "did not learn"
             assert after.faulty == bad
-            assert math.isnan(after.p_holm)
+            assert math.isnan(after.p_holm) and math.isnan(after.p_equivalence)
         else:
             assert after.faulty == ""
             assert after.p_holm >= before.p_holm - 1e-12
@@ -121,14 +124,12 @@ def test_the_p_values_of_a_family_are_corrected_and_decide_the_verdict() -> None
         for policy in POLICIES
         for size in (256, 1024)
     }
+    alone_claims, together_claims = (
+        Claims.model_validate({"margin": 4, "contrasts": each})
+        for each in ({name: one | {"family": name} for name, one in contrasts.items()}, contrasts)
+    )
     alone, together = (
-        findings(planned(grid, claims), correct, {}, claims)
-        for claims in (
-            Claims.model_validate(
-                {"margin": 4, "contrasts": {name: one | {"family": name} for name, one in contrasts.items()}}
-            ),
-            Claims.model_validate({"margin": 4, "contrasts": contrasts}),
-        )
+        findings(planned(grid, claims), correct, {}, claims) for claims in (alone_claims, together_claims)
     )
     for estimand in ("population", "these_reviews"):
         each = [one for one in alone if one.estimand == estimand]
@@ -139,6 +140,15 @@ def test_the_p_values_of_a_family_are_corrected_and_decide_the_verdict() -> None
         assert [one.p_equivalence for one in family] == pytest.approx(equivalent, rel=1e-12)
         assert [one.verdict == "different" for one in family] == [one.p_holm < 0.05 for one in family]
         assert any(one.p < 0.05 <= one.p_holm for one in family), "the correction decides nothing"
+        # A contrast with a run that did not learn counts as p = 1, whatever its own p is.
+        smallest = min(range(4), key=lambda number: family[number].p)
+        bad = family[smallest].runs.split()[0]
+        faulty = findings(planned(grid, together_claims), correct, {bad}, together_claims)
+        after = [one for one in faulty if one.estimand == estimand]
+        for field, raw in (("p_holm", "p"), ("p_equivalence", "p_equivalence")):
+            counted = [1.0 if end.faulty else getattr(one, raw) for one, end in zip(each, after, strict=True)]
+            expected = [math.nan if end.faulty else p for end, p in zip(after, reference_holm(counted), strict=True)]
+            assert [getattr(one, field) for one in after] == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
 def test_one_seed_compares_trained_models() -> None:
@@ -152,7 +162,8 @@ def test_one_seed_compares_trained_models() -> None:
     assert one.p_mid == mcnemar_mid_p(int((a & ~b).sum()), int((b & ~a).sum())) < one.p
     assert math.isnan(one.sd_seed) and math.isnan(one.sd_review) and math.isnan(one.seed_sd_points)
     assert one.sd_residual == pytest.approx(100 * np.std(b.astype(int) - a, ddof=1))
-    assert math.isnan(one.more_seeds)
+    lacking = [other for other in found if other.verdict == "underpowered"]
+    assert lacking and all(math.isnan(other.more_seeds) and other.more_reviews > 0 for other in lacking)
     assert one.low_points < one.difference_points < one.high_points
 
 
@@ -160,6 +171,8 @@ def test_a_difference_is_stated_in_points_from_the_first_level_to_the_second() -
     grid = cells()
     correct = predictions(grid, gap=0.2)
     found = findings(planned(grid, Claims()), correct, {}, Claims())
+    assert {one.verdict == "underpowered" for one in found} == {True, False}
+    assert all(math.isnan(one.more_seeds) == (one.verdict != "underpowered") for one in found)
     one = next(one for one in found if one.level_to == "1024")
     by_seed = [
         100 * (correct[f"bert/bs1024/constant/seed{seed}"].mean() - correct[f"bert/bs64/constant/seed{seed}"].mean())
@@ -242,6 +255,77 @@ def test_other_metrics_and_all_pairs_describe() -> None:
     pairs = pair_findings(all_pairs(grid), {run: one == labels for run, one in said.items()})
     assert len(pairs) == 2 * 2 * 3
     assert len(trends(grid, {run: one == labels for run, one in said.items()}, {})) == 2
+
+
+def test_a_metric_is_that_of_scikit_learn_and_its_scatter_that_of_its_pseudo_values() -> None:
+    """Five classes, of which one has a single review and another has two."""
+    grid, names, rng = cells(), ["a", "b", "c", "one", "two"], np.random.default_rng(5)
+    labels = np.concatenate([rng.choice(3, 117, p=[0.6, 0.3, 0.1]), [3, 4, 4]])
+    wrong = {run: rng.random(120) < (0.4 if "bs1024" in run else 0.1) for run in (cell.run for cell in grid)}
+    said = {run: np.where(changed, rng.integers(0, 5, 120), labels) for run, changed in wrong.items()}
+    rows = metric_findings(planned(grid, Claims()), said, labels, names)
+    assert [row.finding.estimand for row in rows[:2]] == ["population", "these_reviews"]
+    mine = {row.metric: row.finding for row in rows[::2] if row.finding[2:6] == ("constant", "5 epochs", "64", "1024")}
+    assert list(mine) == ["macro_f1", "recall of a", "recall of b", "recall of c", "recall of two"]
+    measures = {
+        run: [f1_score(labels, one, average="macro"), *np.delete(recall_score(labels, one, average=None), 3)]
+        for run, one in said.items()
+    }
+    by_seed = np.array(
+        [np.subtract(*(measures[f"bert/bs{size}/constant/seed{seed}"] for size in (1024, 64))) for seed in range(3)]
+    )
+    assert [one.difference_points for one in mine.values()] == pytest.approx(100 * by_seed.mean(0), abs=1e-9)
+    assert [one.seed_sd_points for one in mine.values()] == pytest.approx(100 * by_seed.std(0, ddof=1), abs=1e-9)
+    assert [one.reviews for one in mine.values()] == [120, *np.bincount(labels)[[0, 1, 2, 4]]]
+    # With one seed the scatter of single reviews is that of their pseudo-values.
+    (alone,) = (
+        row.finding
+        for row in metric_findings(planned(cells(seeds=1), Claims()), said, labels, names)
+        if row.metric == "macro_f1" and row.finding.level_to == "1024" and row.finding.lr_policy == "constant"
+    )
+    start, end = (pseudo_values(labels, said[f"bert/bs{size}/constant/seed0"], 5)[1] for size in (64, 1024))
+    assert alone.sd_residual == pytest.approx(100 * np.std(end - start, ddof=1), rel=1e-9)
+
+
+def test_a_pair_has_no_family_no_verdict_and_nothing_of_its_runs() -> None:
+    grid = cells()
+    found = pair_findings(all_pairs(grid), predictions(grid))
+    assert [one.estimand for one in found] == ["population", "these_reviews"] * 6
+    for one in found:
+        assert (one.family, one.tests, one.verdict, one.faulty) == ("pairs", 0, None, "")
+        of_family = [one.p_holm, one.p_equivalence, one.more_seeds, one.more_reviews, one.smallest_points]
+        of_runs = [one.accuracy_from, one.accuracy_to, one.lowest_points, one.highest_points]
+        assert np.isnan([*of_family, *of_runs]).all()
+
+
+def test_each_contrast_of_several_seeds_has_its_own_bootstrap_beside_contrasts_of_one() -> None:
+    """The runs of size 256 have one seed of two, so that the first contrast has no bootstrap."""
+    grid = [cell for cell in cells(seeds=2) if cell.batch != 256 or cell.seed == 0]
+    correct, plan = predictions(grid, reviews=60, gap=0.1), planned(grid, Claims())
+    found = findings(plan, correct, {}, Claims())
+    assert (found[0].level_to, found[0].estimand) == ("256", "these_models")
+    d = [
+        np.stack([correct[end].astype(np.int8) - correct[start] for start, end in one.runs])
+        for one in plan
+        if len(one.runs) == 2
+    ]
+    ends = [(one.bootstrap_low_points, one.bootstrap_high_points) for one in found if one.estimand == "population"]
+    assert np.array(ends) == pytest.approx(100 * multi_bootstrap(d), abs=1e-9)
+    assert all(math.isnan(one.bootstrap_low_points) for one in found if one.estimand != "population")
+
+
+def test_equivalence_is_two_t_tests_at_the_margin_and_every_faulty_run_is_named() -> None:
+    one = {"factor": "batch_size", "levels": [64, 1024], "lr_policies": ["sqrt"]}
+    grid, claims = cells(), Claims.model_validate({"margin": 3, "contrasts": {"one": one}})
+    correct = predictions(grid, seed=3)
+    _, fixed = findings(planned(grid, claims), correct, {}, claims)
+    runs = [(f"bert/bs64/sqrt/seed{seed}", f"bert/bs1024/sqrt/seed{seed}") for seed in range(3)]
+    by_seed = [correct[end].mean() - correct[start].mean() for start, end in runs]
+    above = stats.ttest_1samp(by_seed, 0.03, alternative="less").pvalue
+    below = stats.ttest_1samp(by_seed, -0.03, alternative="greater").pvalue
+    assert fixed.p_equivalence == pytest.approx(max(above, below), rel=1e-9)
+    faulty = findings(planned(grid, claims), correct, set(runs[1]), claims)
+    assert [one.faulty for one in faulty] == [" ".join(runs[1])] * 2
 
 
 def test_two_policies_that_are_the_same_are_not_different() -> None:

@@ -114,7 +114,7 @@ def described(contrast: Planned, estimand: Estimand, estimate: Estimate, found: 
         accuracy_from=nothing,
         accuracy_to=nothing,
         smallest_points=nothing,
-        seed_sd_points=100 * math.sqrt(found.seed_variance) if found.seeds > 1 else nothing,
+        seed_sd_points=100 * math.sqrt(found.seed_variance),
         chance_sd_points=100 * parts.residual / math.sqrt(found.reviews),
         lowest_points=nothing,
         highest_points=nothing,
