@@ -52,11 +52,30 @@ def test_of_two_batch_sizes_f_is_the_square_of_t_and_the_trend_its_difference() 
     assert float(slope.df) == pytest.approx(float(single.df), rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("reviews", "shared", "own"),
+    [(90, 10, (5, 5, 5)), (90, 0, (5, 5, 5)), (90, 10, (0, 0, 0)), (3000, 0, (1, 1, 2))],
+    ids=["some shared", "none shared", "all shared", "one review more"],
+)
+def test_it_is_so_where_seeds_agree_by_chance(reviews: int, shared: int, own: tuple[int, ...]) -> None:
+    """Reviews that the larger batch alone gets right: some in all seeds, and some of each seed's own."""
+    rng = np.random.default_rng(3)
+    correct = np.repeat(rng.random((1, 3, reviews)) < rng.random(reviews), 2, axis=0)
+    correct[0, :, :shared], correct[1, :, :shared] = False, True
+    for seed, count in enumerate(own):
+        mine = slice(shared + 5 * seed, shared + 5 * seed + count)
+        correct[0, seed, mine], correct[1, seed, mine] = False, True
+    single, found = population(moments(correct[1].astype(np.int8) - correct[0].astype(np.int8))), omnibus(correct)
+    assert found.f == pytest.approx(float(single.difference / single.standard_error) ** 2, rel=1e-9)
+    assert found.df2 == pytest.approx(float(single.df), rel=1e-9)
+
+
 def test_the_trend_is_the_least_squares_slope() -> None:
     rng = np.random.default_rng(4)
     correct = rng.random((3, 2, 200)) < np.array([0.9, 0.8, 0.75])[:, None, None]
     expected = np.polyfit(np.log2([16, 64, 1024]), correct.mean((1, 2)), 1)[0]
     assert float(trend(correct, [16, 64, 1024]).difference) == pytest.approx(expected, abs=1e-12)
+    assert float(trend(correct, [16, 64, 1024]).df) == 1, "of two seeds"
     one = trend(correct[:, :1], [16, 64, 1024])
     assert math.isinf(float(one.df))
     assert 0 < float(one.p_value()) < 1

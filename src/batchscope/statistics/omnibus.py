@@ -35,14 +35,15 @@ def omnibus(correct: NDArray[np.bool_]) -> Omnibus:
     """
     levels, seeds, reviews = correct.shape
     accuracies = correct.sum(-1, dtype=np.int64) / reviews
-    by_level, by_seed = accuracies.mean(1, keepdims=True), accuracies.mean(0, keepdims=True)
+    by_level, by_seed = accuracies.mean(1, keepdims=True), accuracies.mean(0)
     grand = accuracies.mean()
     between = seeds * float(((by_level - grand) ** 2).sum()) / (levels - 1)
     free = (levels - 1) * (seeds - 1)
     within = float(((accuracies - by_level - by_seed + grand) ** 2).sum()) / free
     variance, same_seed, same_level, neither = _covariances(correct)
-    chance = max(variance - same_seed - max(same_level - neither, 0.0), 1 / reviews) / reviews
-    if within < ROUNDING * chance:  # equal by chance, as in crossed.seed_variance
+    # Equal by chance, as in crossed.seed_variance; MS(TR) is half the variance of a difference of two batch sizes.
+    chance = max(variance - same_seed - max(same_level - neither, 0.0), 0.5 / reviews) / reviews
+    if within < ROUNDING * chance:
         within = chance
     noise = within + max(seeds * (same_level - neither), 0.0) / reviews
     df2 = float(free) if seeds == 2 else noise**2 / (within**2 / free)
