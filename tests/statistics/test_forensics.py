@@ -70,17 +70,27 @@ def test_counts_are_those_that_print_so(n: int, decimals: int, printed: int, bat
     assert found.mean_of_batches == reference_mean_of_batches(text, decimals, n, batch)
 
 
+def test_a_reported_count_is_itself_and_no_batch_has_more_right_than_reviews() -> None:
+    cell = counted(7, 10)
+    assert countable(cell)[:5] == (cell, True, 7, 7, None)
+    # Batches of 3 and 2: means of 5/6 and 1, and none between them.
+    assert countable(reported(0.9, examples=5, decimals=1, evaluation_batch=3)).mean_of_batches is False
+
+
 @pytest.mark.parametrize(("first", "second"), [(17, 9), (9, 17), (12, 12), (20, 2), (19, 18), (1, 0)])
 def test_mcnemar_is_bounded_by_the_tables_with_these_margins(first: int, second: int) -> None:
-    n, level = 20, 0.05
+    n = 20
     tables = [(b, b - (first - second)) for b in range(n + 1)]
     tables = [(b, c) for b, c in tables if c >= 0 and b <= first and c <= second and first - b + b + c <= n]
     p_of = {b + c: mcnemar_exact(b, c) for b, c in tables}
-    bounds = mcnemar_bounds(countable(counted(first, n)), countable(counted(second, n)), level)
+    for level in (0.05, *p_of.values()):
+        bounds = mcnemar_bounds(countable(counted(first, n)), countable(counted(second, n)), level)
+        assert bounds.most_discordant == max((b_c for b_c, p in p_of.items() if p < level), default=None)
     assert bounds.fewest_discordant == min(p_of)
     assert bounds.best_p == p_of[min(p_of)] == min(p_of.values())
-    assert bounds.most_discordant == max((b_c for b_c, p in p_of.items() if p < level), default=None)
     assert bounds.independent_p == p_of[bounds.independent_discordant]
+    expected = (first * (n - second) + second * (n - first)) / n
+    assert abs(bounds.independent_discordant - max(expected, abs(first - second))) <= 1
 
 
 def test_a_contrast_is_that_of_two_independent_binomials_and_holm_counts_a_factor_of_a_study() -> None:
@@ -104,6 +114,8 @@ def test_a_contrast_is_that_of_two_independent_binomials_and_holm_counts_a_facto
     smallest = min(found[:3], key=lambda row: row.p)
     assert smallest.p_holm == pytest.approx(3 * smallest.p) and smallest.comparisons == 3
     assert found[3].p_holm == found[3].p
+    assert (first.se_points, first.seeds, first.examples) == (pytest.approx(100 * error), 1, 5000)
+    assert [(row.level_from, row.level_to) for row in found[2:4]] == [("256", "1024"), ("constant", "sqrt")]
 
 
 def test_a_run_reported_under_two_policies_counts_once() -> None:
@@ -125,22 +137,50 @@ def test_a_run_reported_under_two_policies_counts_once() -> None:
     assert scatter_of_runs(cells) == []
 
 
+def test_runs_that_are_the_same_under_two_policies_are_compared_once() -> None:
+    cells = [
+        reported(value, batch=batch, policy=policy, learning_rate=5e-5)
+        for policy in ("constant", "sqrt")
+        for batch, value in ((64, 0.92), (256, 0.90))
+    ]
+    assert [(row.factor, row.policy) for row in contrasts(cells, 0.05)] == [("batch", "constant")]
+
+
 def test_seeds_are_paired_by_number_and_do_not_make_more_reviews() -> None:
-    pairs = {1: (900, 880), 2: (905, 889), 3: (899, 882)}
+    pairs = {1: (906, 880), 2: (905, 889), 3: (899, 885), 4: (903, 882), 5: (902, 881)}
     cells = [
         counted(k, 1000, batch=b, seed=s) for s, both in pairs.items() for b, k in zip((16, 64), both, strict=True)
     ]
     (found,) = contrasts(list(reversed(cells)), 0.05)
     differences = [(large - small) / 1000 for small, large in pairs.values()]
-    assert found.seeds == 3 and found.difference_points == pytest.approx(100 * np.mean(differences))
+    assert found.seeds == 5 and found.difference_points == pytest.approx(100 * np.mean(differences))
+    assert found.sd_seed_points == pytest.approx(100 * np.std(differences, ddof=1))
     assert found.p_seeds == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
-    (alone,) = contrasts([counted(901, 1000, batch=16), counted(884, 1000, batch=64)], 0.05)
+    typical = mcnemar_bounds(countable(counted(903, 1000)), countable(counted(882, 1000)), 0.05)
+    assert found[-5:] == typical, "of the runs with the median accuracies"
+    (alone,) = contrasts([counted(903, 1000, batch=16), counted(883, 1000, batch=64)], 0.05)
     assert found.se_points == pytest.approx(alone.se_points, rel=0.01) and np.isnan(alone.p_seeds)
+
+
+@pytest.mark.parametrize("first", [(0.8, 0.7), (0.95, 0.9)])
+def test_two_seeds_with_equal_differences_do_not_make_certain(first: tuple[float, float]) -> None:
+    """0.78 − 0.80 and 0.68 − 0.70 differ as floats."""
+    cells = [
+        reported(round(value - drop, 2), batch=batch, seed=seed)
+        for seed, value in enumerate(first)
+        for batch, drop in ((16, 0.0), (64, 0.02))
+    ]
+    (found,) = contrasts(cells, 0.05)
+    assert found.sd_seed_points == 0 and np.isnan(found.p_seeds)
+    (apart,) = contrasts([*cells[:3], reported(first[1] - 0.03, batch=64, seed=1)], 0.05)
+    assert apart.sd_seed_points == pytest.approx(100 * 0.01 / np.sqrt(2)) and 0 < apart.p_seeds < 1
 
 
 def test_equal_perfect_runs_do_not_differ() -> None:
     (found,) = contrasts([counted(10, 10, batch=16), counted(10, 10, batch=64)], 0.05)
     assert (found.z, found.p, found.most_discordant) == (0, 1, None)
+    (opposite,) = contrasts([counted(10, 10, batch=16), counted(0, 10, batch=64)], 0.05)
+    assert (opposite.z, opposite.p) == (-np.inf, 0)
 
 
 def test_the_trend_is_the_weighted_least_squares_line() -> None:
@@ -150,7 +190,26 @@ def test_the_trend_is_the_weighted_least_squares_line() -> None:
     coefficients, covariance = np.polyfit(np.log2(sizes), values, 1, w=weight, cov="unscaled")
     assert found.slope_points == pytest.approx(100 * coefficients[0])
     assert found.se_points == pytest.approx(100 * np.sqrt(covariance[0, 0]))
+    z = found.slope_points / found.se_points
+    assert (found.z, found.p, found.p_holm) == pytest.approx((z, *[2 * stats.norm.sf(abs(z))] * 2))
     assert trends([reported(0.9), reported(0.8, batch=16)]) == []
+
+
+def test_holm_counts_the_trends_of_a_study() -> None:
+    """Two trends of one study, one of another, and first a model of two batch sizes, which has none."""
+    cells = [reported(0.9, model="short"), reported(0.8, model="short", batch=16)]
+    slopes = [("one", "bert", "constant", 0.01), ("two", "bert", "constant", 0.01), ("one", "bert", "sqrt", 0.002)]
+    for study, model, policy, slope in slopes:
+        cells += [
+            reported(0.9 - slope * step, study=study, model=model, policy=policy, batch=16 * 2**step)
+            for step in range(3)
+        ]
+    found = trends(cells)
+    assert [(row.study, row.model, row.policy, row.batches) for row in found] == [
+        (*place, "16, 32, 64") for *place, _ in slopes
+    ]
+    steep, other, flat = found
+    assert (steep.p_holm, other.p_holm) == (pytest.approx(2 * steep.p), other.p) and steep.p < flat.p == flat.p_holm
 
 
 def test_scatter_of_equal_runs_is_the_chi_squared_test_of_homogeneity() -> None:
@@ -165,6 +224,18 @@ def test_scatter_of_equal_runs_is_the_chi_squared_test_of_homogeneity() -> None:
     assert found.same_reviews_sd_points == pytest.approx(100 * np.sqrt(error / 10000))
     (apart,) = scatter_of_runs([cell._replace(test_set=cell.study) for cell in cells])
     assert np.isnan(apart.same_reviews_sd_points) and np.isnan(apart.same_reviews_p)
+    shares = np.array(correct) / 5000
+    square = ((shares - shares.mean()) ** 2).sum() / (error / 10000)
+    assert found.same_reviews_p == pytest.approx(stats.chi2.sf(square, 2))
+    assert (found.what, found.runs, found.mean) == ("bert, batch 64, constant", 3, pytest.approx(1 - error))
+    assert found.chance_sd_points == pytest.approx(100 * np.sqrt(error * (1 - error) / 5000))
+
+
+def test_scatter_takes_two_runs_and_perfect_ones_do_not_scatter() -> None:
+    runs = [counted(k, 10, batch=8, study=s, learning_rate=5e-5) for s, k in (("x", 10), ("y", 10))]
+    (found,) = scatter_of_runs([reported(0.9), *runs])
+    assert (found.what, found.runs, found.q, found.p) == ("bert, batch 8, LR 5e-05", 2, 0, 1)
+    assert np.isnan(found.same_reviews_p)
 
 
 def test_scatter_by_chance_is_rarely_called_more_than_chance() -> None:
@@ -177,9 +248,14 @@ def test_scatter_by_chance_is_rarely_called_more_than_chance() -> None:
 def test_scatter_of_contrasts_is_cochrans_q() -> None:
     cells = [reported(a, study=s, batch=b) for s, b, a in [("x", 16, 0.9), ("x", 64, 0.88), ("y", 16, 0.9)]]
     rows = contrasts([*cells, reported(0.91, study="y", batch=64)], 0.05)
-    (found,) = scatter_of_contrasts(rows)
+    once = contrasts([reported(0.9, model="lone"), reported(0.8, model="lone", batch=16)], 0.05)
+    (found,) = scatter_of_contrasts([*once, *rows])
     values, weights = [r.difference_points for r in rows], [r.se_points**-2 for r in rows]
     centre = np.average(values, weights=weights)
     assert found.mean == pytest.approx(centre)
     assert found.q == pytest.approx(sum(w * (v - centre) ** 2 for v, w in zip(values, weights, strict=True)))
     assert found.p == pytest.approx(stats.chi2.sf(found.q, 1))
+    assert (found.what, found.runs, found.df) == ("bert, constant, batch 16 → 64", 2, 1)
+    assert found.sd_points == pytest.approx(np.std(values, ddof=1))
+    assert found.chance_sd_points == pytest.approx(np.sqrt(np.mean([row.se_points**2 for row in rows])))
+    assert np.isnan([found.same_reviews_sd_points, found.same_reviews_p]).all()

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from statsmodels.stats.power import TTestPower
 
 from batchscope.config.claims import Claims
@@ -18,9 +19,18 @@ PARTS = Components(seed=0.002, review=0.1, residual=0.3)
 
 @pytest.mark.parametrize("seeds", [2, 3, 7])
 def test_where_the_reviews_add_nothing_it_is_the_one_sample_t_test(seeds: int) -> None:
-    found = smallest_difference(Components(1.0, 0.0, 0.0), seeds, 100, 0.05, 0.8)
+    found = smallest_difference(Components(0.1, 0.0, 0.0), seeds, 100, 0.05, 0.8)
     expected = TTestPower().solve_power(nobs=seeds, alpha=0.05, power=0.8)
-    assert found == pytest.approx(expected, rel=1e-3)
+    assert found == pytest.approx(0.1 * expected, rel=1e-3)
+
+
+def test_with_one_seed_it_is_the_z_test_of_what_the_reviews_show() -> None:
+    """What one seed cannot show counts as nothing. At a power near the level, both directions count."""
+    for wanted in (0.06, 0.8):
+        shift = smallest_difference(Components(math.nan, math.nan, 0.3), 1, 400, 0.05, wanted) / (0.3 / 20)
+        assert norm.sf(norm.isf(0.025) - shift) + norm.cdf(-norm.isf(0.025) - shift) == pytest.approx(wanted, rel=1e-4)
+    assert smallest_difference(Components(0.0, 0.0, 0.0), 3, 400, 0.05, 0.8) == 0
+    assert seeds_needed(PARTS, 1.0, 1, 400, 0.05, 0.8) == 2, "one seed does not show how seeds scatter"
 
 
 def test_the_smallest_difference_is_found_with_the_wanted_power() -> None:

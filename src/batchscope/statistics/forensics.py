@@ -272,7 +272,8 @@ def _contrast(first: Sequence[Reported], second: Sequence[Reported], factor: Fac
     z = (q - p) / error if error else math.copysign(math.inf, q - p) if q != p else 0.0
     two_sided = float(2 * stats.norm.sf(abs(z)))
     of_seed = {cell.seed: cell.accuracy for cell in first}
-    paired = [cell.accuracy - of_seed[cell.seed] for cell in second if cell.seed in of_seed]
+    # Rounded, so that differences that are equal as printed have no scatter at all.
+    paired = [round(cell.accuracy - of_seed[cell.seed], 12) for cell in second if cell.seed in of_seed]
     spread = stdev(paired) if len(paired) > 1 else math.nan
     bounds = mcnemar_bounds(_typical(first), _typical(second), level)
     labels = {
