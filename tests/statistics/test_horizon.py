@@ -33,6 +33,25 @@ def test_the_cells_of_the_reference_study() -> None:
     assert [one.rule for one in audit] == ["reference cell", "nothing is scaled", "nothing is scaled"]
 
 
+def test_every_number_of_a_row() -> None:
+    reference, own = horizons([cell(64), cell(256, rate=3e-5, betas=(0.8, 0.99), eps=1e-7)])
+    assert reference[-4:] == ("reference", "reference", "reference", "reference cell")
+    settings = ("bert", "constant", "5 epochs", 256, 3e-5, 0.8, 0.99, 1e-7, 785)
+    assert own[:9] == settings
+    half_life = math.log(2) / -math.log(0.99)
+    assert own[9:13] == pytest.approx((7.85, half_life, half_life / 157, 1 - 0.99**785))
+    assert own[13:17] == pytest.approx((3e-5 * 785, 3e-5 * 785 / (5e-5 * 3125), 64, 4))
+    unknown = "by no rule known here"
+    assert own[17:] == ("other", "other", "other", f"LR {unknown}, β {unknown}, ε {unknown}")
+
+
+def test_a_rate_rounded_in_the_config_is_still_that_of_its_rule_and_one_refresh_is_enough() -> None:
+    _, rounded, other = horizons([cell(64), cell(128, rate=7.0710678e-5), cell(256, rate=1.0001e-4)])
+    assert (rounded.lr_rule, other.lr_rule) == ("sqrt", "other")
+    enough, too_few = (cell(64, betas=(0.9, 0.75))._replace(updates=updates) for updates in (4, 3))
+    assert warnings(horizons([enough])) == [] and len(warnings(horizons([too_few]))) == 1
+
+
 def reference_weights(beta: float, updates: int) -> list[float]:
     """Weights of the gradients of all updates in the second moment, by its recursion v ← βv + (1 − β)g²."""
     weights: list[float] = []
@@ -45,6 +64,7 @@ def reference_weights(beta: float, updates: int) -> list[float]:
 def test_the_filled_share_is_the_weight_of_the_run_s_own_gradients(beta: float, updates: int) -> None:
     (one,) = horizons([cell(64, betas=(0.9, beta))._replace(updates=updates)])
     assert one.filled == pytest.approx(math.fsum(reference_weights(beta, updates)))
+    assert beta or one.half_life_updates == 0
     after = max(1, math.ceil(one.half_life_updates))
     weights = reference_weights(beta, after + 2)
     assert weights[-1 - after] <= weights[-1] / 2 < weights[-after]
@@ -80,15 +100,29 @@ def test_a_rule_is_known_by_its_settings(settings: dict[str, object], rule: str)
 
 def test_where_no_complete_rule_exists_the_audit_says_so() -> None:
     audit = horizons([scaled(batch, betas="none", eps=False) for batch in BATCHES])
-    assert audit[2].rule.endswith("a complete rule does not exist at κ = 16, as κ(1 − 0.9) ≥ 1")
+    assert audit[2].rule == (
+        "LR times √κ, β constant, ε constant; a complete rule does not exist at κ = 16, as κ(1 − 0.9) ≥ 1"
+    )
+    _, at_the_edge = horizons([scaled(batch, betas="none", eps=False) for batch in (64, 640)])
+    assert at_the_edge.rule.endswith("a complete rule does not exist at κ = 10, as κ(1 − 0.9) ≥ 1")
     assert "does not exist" not in audit[1].rule
     unfilled, partial = warnings(audit)
     assert (
         "2 of 3 cells: bert, 5 epochs, batch size 1,024 (200 updates, β₂ 0.999: 0.2 refreshes, 18% filled); bert"
         in unfilled
     )
-    assert "2 of 3 cells" in partial
+    assert "54% filled" in unfilled
+    assert (
+        "2 of 3 cells: bert, constant, 5 epochs, batch size 256 (LR times √κ, β constant, ε constant); bert" in partial
+    )
     assert warnings(horizons([cell(64)])) == []
+
+
+@pytest.mark.parametrize(("cells", "rest"), [(6, ""), (7, "; and 1 more"), (9, "; and 3 more")])
+def test_six_cells_are_named_and_the_others_counted(cells: int, rest: str) -> None:
+    (said,) = warnings(horizons([cell(1024)._replace(budget=f"budget {number}") for number in range(cells)]))
+    assert said.count("batch size 1,024") == 6
+    assert f"18% filled){rest}. There a difference" in said
 
 
 @pytest.mark.parametrize(("name", "warmup"), [("constant", 0.0), ("linear", 0.1), ("cosine", 0.0), ("constant", 0.5)])

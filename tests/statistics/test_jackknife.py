@@ -48,6 +48,7 @@ def test_for_equal_blocks_the_variance_is_the_usual_one() -> None:
     assert interval(trace, square) == pytest.approx((1 / (whole + half), 1 / (whole - half)), rel=0.02)
 
 
+@pytest.mark.filterwarnings("error")
 def test_stretches_are_as_if_each_were_alone() -> None:
     rng = np.random.default_rng(2)
     trace, square = rng.normal(200, 20, 90), rng.normal(1, 0.5, 90)
@@ -79,6 +80,7 @@ def test_it_covers_the_true_ratio(correlation: float, signal: float, least: floa
     assert least < covered < 0.965
 
 
+@pytest.mark.filterwarnings("error")
 def test_there_is_no_upper_end_where_the_denominator_may_be_zero() -> None:
     rng = np.random.default_rng(4)
     low, high = interval(rng.normal(200, 20, 80), rng.normal(0.1, 3, 80))

@@ -16,7 +16,8 @@ from batchscope.statistics.noise_scale import (
 
 def noise_rows(samples: list[int], squares: list[float | None], traces: list[float | None]) -> pd.DataFrame:
     counted = {"update": range(1, len(samples) + 1), "samples": samples}
-    return pd.DataFrame(counted | {"gradient_square": squares, "noise_trace": traces}, dtype=float)
+    estimates = {"gradient_square": squares, "noise_trace": traces, "validation_loss": None}
+    return pd.DataFrame(counted | estimates, dtype=float)
 
 
 def test_the_noise_scale_is_a_ratio_of_means_not_a_mean_of_ratios() -> None:
@@ -28,9 +29,10 @@ def test_the_noise_scale_is_a_ratio_of_means_not_a_mean_of_ratios() -> None:
 
 
 def test_there_is_no_noise_scale_where_the_gradient_does_not_show() -> None:
-    """Means of -1 ± 0 and of 0.5 ± 2.5, then of 2.5 ± 0.5."""
-    rows = noise_rows([10, 20, 30, 40], [-1.0, -2.0, 3.0, 2.0], [10.0] * 4)
-    assert running_noise_scale(rows, 20).noise_scale.tolist() == pytest.approx([np.nan, np.nan, 4.0], nan_ok=True)
+    """Means of -1 ± 0 and of 0.5 ± 2.5, then of 2.5 ± 0.5 and of 1 ± 1."""
+    rows = noise_rows([10, 20, 30, 40, 50], [-1.0, -2.0, 3.0, 2.0, 0.0], [10.0] * 5)
+    expected = [np.nan, np.nan, 4.0, np.nan]
+    assert running_noise_scale(rows, 20).noise_scale.tolist() == pytest.approx(expected, nan_ok=True)
 
 
 def test_the_noise_scale_of_seeds_is_that_of_their_estimates_together() -> None:
@@ -55,6 +57,20 @@ def test_the_interval_belongs_to_the_updates_of_the_mean() -> None:
     )
     assert found.low.tolist() == pytest.approx(low.tolist()) and found.high.tolist() == pytest.approx(high.tolist())
     assert (found.low < found.noise_scale).all() and (found.noise_scale < found.high).all()
+
+
+def test_updates_of_two_seeds_after_equal_samples_stay_in_the_order_of_the_seeds() -> None:
+    """Which updates share a block of the jackknife is not left to chance."""
+    rng, samples = np.random.default_rng(2), list(range(10, 1610, 10))
+    seeds = [noise_rows(samples, rng.normal(1, 0.3, 160).tolist(), rng.normal(50, 5, 160).tolist()) for _ in "ab"]
+    found = running_noise_scale(pd.concat(seeds), 1590)
+    square, trace = (
+        np.column_stack([rows[name].to_numpy() for rows in seeds]).ravel()
+        for name in ("gradient_square", "noise_trace")
+    )
+    low, high = ratio_intervals(trace, square, np.array([0, 2]), np.array([318, 320]))
+    assert found.low.tolist() == pytest.approx(low.tolist(), rel=1e-12)
+    assert found.high.tolist() == pytest.approx(high.tolist(), rel=1e-12)
 
 
 def test_the_summary_has_an_interval_over_all_seeds() -> None:
@@ -108,6 +124,23 @@ def test_the_summary_counted_by_hand() -> None:
     pd.testing.assert_series_equal(pd.Series(found).sort_index(), pd.Series(expected | missing).sort_index())
 
 
+def test_a_row_is_of_one_model_policy_budget_and_batch_size() -> None:
+    places = [("m", 10, "p", "b"), ("n", 10, "p", "b"), ("m", 20, "p", "b"), ("m", 10, "q", "b"), ("m", 10, "p", "c")]
+    history = pd.concat(
+        noise_rows([10, 20], [float(number), float(number)], [6.0, 6.0]).assign(run=f"{number}", kind="update", epoch=1)
+        for number in range(len(places))
+    )
+    cells = [
+        GridCell(model=m, batch=n, policy=p, budget=b, seed=1, learning_rate=1e-3, run=f"{number}", shared=False)
+        for number, (m, n, p, b) in enumerate(places)
+    ]
+    found = noise_summary(cells, history)
+    columns = ["model", "target_batch_size", "lr_policy", "budget"]
+    assert list(found[columns].itertuples(index=False, name=None)) == places
+    assert found.first_noise_scale.tolist() == pytest.approx([np.nan, 6.0, 3.0, 2.0, 1.5], nan_ok=True)
+
+
+@pytest.mark.filterwarnings("error")
 def test_a_summary_without_estimates_has_no_numbers() -> None:
     history = pd.DataFrame({"run": ["a"], "kind": "update", "epoch": 1, "samples": 10}).assign(
         gradient_square=np.nan, noise_trace=np.nan

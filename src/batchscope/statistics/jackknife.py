@@ -28,7 +28,7 @@ def ratio_intervals(
     rows = stops - starts
     edges = starts[:, None] + rows[:, None] * np.arange(GROUPS + 1) // GROUPS
     upper, lower = (np.concatenate([[0.0], np.cumsum(column)])[edges] for column in (denominator, numerator))
-    upper_of, lower_of, size = (np.diff(column, axis=1) for column in (upper, lower, edges))
+    upper_of, lower_of, size = (np.diff(column) for column in (upper, lower, edges))
     upper_sum, lower_sum = upper[:, -1:] - upper[:, :1], lower[:, -1:] - lower[:, :1]
     with np.errstate(divide="ignore", invalid="ignore"):
         inverse = (upper_sum / lower_sum)[:, 0]
