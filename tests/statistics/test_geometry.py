@@ -34,6 +34,8 @@ def test_a_limit_leaves_no_batch_size_out_before_it_leaves_out_seeds() -> None:
     assert [pair.kind for pair in found] == ["batch sizes"] * 3 + ["seeds"] * 3
     assert {cells[pair.second].batch for pair in found if pair.kind == "seeds"} == {16, 64, 256}
     assert pairs_of_runs(cells[:1], 9) == []
+    assert [pair.kind for pair in pairs_of_runs(cells_of([16, 64], [1]), 9)] == ["batch sizes"]
+    assert [pair.kind for pair in pairs_of_runs(cells_of([16], [1, 2]), 9)] == ["seeds"]
 
 
 def test_the_barrier_is_the_rise_above_the_line_between_the_ends() -> None:
@@ -51,7 +53,9 @@ def test_features_are_alike_up_to_rotation_scale_and_shift() -> None:
     turned = np.linalg.qr(dice.normal(size=(5, 5)))[0]
     assert linear_cka(features, features) == pytest.approx(1)
     assert linear_cka(features, 3 * features @ turned + 7) == pytest.approx(1)
-    assert np.isnan(linear_cka(features, np.ones((60, 4))))
+    assert linear_cka(features, 1e-6 * features) == pytest.approx(1)
+    for equal in (np.ones((60, 4)), np.full((60, 4), 0.1), np.full((60, 4), 0.1, dtype=np.float32)):
+        assert np.isnan(linear_cka(features, equal)) and np.isnan(linear_cka(equal, equal))
     # Kornblith et al.: the same from the Gram matrices, with H = I − 1/N.
     other = dice.normal(size=(60, 7)) + np.pad(features, ((0, 0), (0, 2)))
     h = np.eye(60) - 1 / 60
@@ -78,6 +82,7 @@ def test_correlations_are_those_of_scipy_and_of_residuals() -> None:
     assert found.partial == pytest.approx(reference(measure, accuracy, lr_sum))
     assert found.accuracy_low < found.accuracy < found.accuracy_high
     assert found.partial_low < found.partial < found.partial_high
+    assert association(measure, accuracy, lr_sum) == found, "the draws are the same"
 
 
 def test_what_cannot_be_told_is_not_a_number() -> None:

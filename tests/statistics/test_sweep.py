@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscope.report.spec import GridCell
-from batchscope.statistics.sweep import Choice, choices, chosen_rates, expected_best, trials
+from batchscope.report.spec import GridCell, TablesSpec
+from batchscope.statistics.sweep import Choice, choices, chosen_grid, chosen_rates, expected_best, trials
 
 RATES = (1e-5, 2e-5, 4e-5, 8e-5, 16e-5)
 
@@ -57,6 +57,33 @@ def test_seeds_are_averaged_before_the_choice() -> None:
     assert chosen_rates(choices(tried)) == {("bert", "tuned", "5 epochs", 64): 2e-5}
 
 
+def test_each_cell_of_a_sweep_has_its_own_choice_and_every_number_of_its_seeds() -> None:
+    grid = cells(RATES[:2])
+    grid += [cell.model_copy(update={"batch": 256, "run": cell.run.replace("64", "256")}) for cell in grid]
+    counts = {cell.run: (700 + 100 * ((cell.learning_rate == RATES[0]) == (cell.batch == 64)), 1000) for cell in grid}
+    tried = trials(grid, counts)
+    runs = tuple(f"bert/bs64/tuned@1e-05/seed{seed}" for seed in (1, 2))
+    assert tried[0] == ("bert", "tuned", "5 epochs", 64, 1e-5, 2, 1600, 2000, runs)
+    small, large = choices(tried)
+    assert small == ("bert", "tuned", "5 epochs", 64, 2, 2, 1e-5, 0.8, "lowest", 1e-5, 1e-5, 1.0, "lowest")
+    assert large[:8] == ("bert", "tuned", "5 epochs", 256, 2, 2, 2e-5, 0.8) and large.edge == "highest"
+
+
+def test_the_grid_of_the_choices_has_the_chosen_candidates_by_the_name_of_their_sweep() -> None:
+    """A policy behind the sweep that reads the run of a candidate: shared where that one was chosen."""
+    tuned = cells(RATES[:2], seeds=(1,))[:2]
+    same = [cell.model_copy(update={"policy": "fixed", "candidate_of": None, "shared": True}) for cell in tuned[:1]]
+    other = [cell.model_copy(update={"policy": "mine", "candidate_of": None, "run": "own"}) for cell in tuned[:1]]
+    spec = TablesSpec(cells=(*other, *tuned, *same))
+    for rate, shared in ((1e-5, True), (2e-5, False)):
+        found = chosen_grid(spec, {("bert", "tuned", "5 epochs", 64): rate})
+        assert [(cell.policy, cell.learning_rate, cell.candidate_of, cell.shared) for cell in found.cells] == [
+            ("mine", 1e-5, None, False),
+            ("tuned", rate, None, False),
+            ("fixed", 1e-5, None, shared),
+        ]
+
+
 @pytest.mark.parametrize(
     ("accuracies", "rate", "edge"),
     [
@@ -76,6 +103,7 @@ def test_an_optimum_at_the_edge_is_flagged(accuracies: list[float], rate: float,
     ("accuracies", "low", "high", "open_ends"),
     [
         ([0.80, 0.895, 0.90, 0.891, 0.80], 2e-5, 8e-5, ""),
+        ([0.80, 0.889, 0.90, 0.89, 0.80], 4e-5, 8e-5, ""),
         ([0.89, 0.80, 0.90, 0.80, 0.895], 4e-5, 4e-5, ""),
         ([0.89, 0.90, 0.80, 0.7, 0.6], 1e-5, 2e-5, "lowest"),
         ([0.90] * 5, 1e-5, 16e-5, "lowest highest"),

@@ -95,7 +95,8 @@ def linear_cka(first: Numbers, second: Numbers) -> float:
     rotated and scaled. NaN for features that are equal for all examples. With fewer examples than features, unrelated
     models are also far above 0.
     """
-    x, y = first - first.mean(0), second - second.mean(0)
+    x, y = (features - features[:1] for features in (first, second))  # exactly 0 where all examples are equal
+    x, y = x - x.mean(0), y - y.mean(0)
     own = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
     return float(np.linalg.norm(y.T @ x) ** 2 / own) if own > 0 else float("nan")
 
