@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from batchscope.statistics import cartography
 from batchscope.statistics.cartography import (
     REGIONS,
     Ranks,
@@ -13,6 +14,8 @@ from batchscope.statistics.cartography import (
     rank_correlations,
     rank_ratio,
 )
+from batchscope.statistics.divergence import DRAW_SEED
+from batchscope.statistics.geometry import RunPair
 
 RUNS = [(batch, seed) for batch in (16, 64) for seed in range(5)]
 PAIRS = pairs_of_maps(RUNS)
@@ -81,6 +84,39 @@ def runs_of(dice: np.random.Generator, by_batch: float, by_seed: float, examples
     """Values of the runs: of the example, of example × batch size, and of example × run."""
     shared, of_batch = dice.normal(size=examples), {batch: dice.normal(0, by_batch, examples) for batch in (16, 64)}
     return np.stack([shared + of_batch[batch] + dice.normal(0, by_seed, examples) for batch, _ in RUNS])
+
+
+def test_pairs_differ_in_the_batch_size_alone_or_in_the_seed_alone() -> None:
+    found = pairs_of_maps([(1, 1), (1, 2), (64, 1), (64, 2), (2, 64)])
+    assert found == [
+        RunPair("seeds", 0, 1),
+        RunPair("batch sizes", 0, 2),
+        RunPair("batch sizes", 1, 3),
+        RunPair("seeds", 2, 3),
+    ]
+
+
+def test_draws_count_pairs_by_their_seeds_and_examples_by_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the plain computation with each drawn example as often as it was drawn."""
+    monkeypatch.setattr(cartography, "DRAWS", 60)
+    runs = [(batch, seed) for batch in (16, 64, 256) for seed in (7, 3, 5)]
+    pairs, seeds = pairs_of_maps(runs), [seed for _, seed in runs]
+    values = np.random.default_rng(6).normal(size=(9, 25)).round(1)
+    rng, ratios = np.random.default_rng(DRAW_SEED), []
+    for _ in range(60):
+        examples, drawn = rng.integers(25, size=25), np.array([3, 5, 7])[rng.integers(3, size=3)].tolist()
+        unlike = 1 - spearmanr(values[:, examples].T).statistic
+        sums = {"batch sizes": [0.0, 0.0], "seeds": [0.0, 0.0]}
+        for kind, one, two in pairs:
+            times = drawn.count(seeds[one]) * (drawn.count(seeds[two]) if kind == "seeds" else 1)
+            sums[kind][0] += times * unlike[one, two]
+            sums[kind][1] += times
+        if sums["seeds"][0] > 0:
+            above, below = (total / count for total, count in sums.values())
+            ratios.append(above / below)
+    found = rank_ratio(values, seeds, pairs)
+    assert found is not None and found.seeds == 3
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(ratios, [0.025, 0.975])), rel=1e-9)
 
 
 def test_the_ratio_of_runs_that_differ_by_chance_alone_holds_one() -> None:

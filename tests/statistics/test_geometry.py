@@ -85,12 +85,29 @@ def test_correlations_are_those_of_scipy_and_of_residuals() -> None:
     assert association(measure, accuracy, lr_sum) == found, "the draws are the same"
 
 
+def test_a_correlation_is_at_most_one() -> None:
+    """Sums of ranks that are rounded give 1 + 4e-16 here."""
+    dice = np.random.default_rng(6)
+    measure = dice.normal(size=12)
+    lr_sum = measure + dice.normal(size=12)
+    assert association(measure, measure, lr_sum).partial == 1
+    assert association(measure, -measure, lr_sum).partial == -1
+
+
+def test_there_is_no_interval_where_one_run_makes_the_correlation() -> None:
+    """A third of the draws leave it out, and then the measure is constant."""
+    found = association(np.eye(1, 10)[0], np.arange(10.0), np.arange(10.0)[::-1] ** 2 % 7)
+    assert -1 < found.accuracy < 0 and np.isnan([found.accuracy_low, found.accuracy_high, found.partial_low]).all()
+
+
+@pytest.mark.filterwarnings("error")
 def test_what_cannot_be_told_is_not_a_number() -> None:
     ordered = np.arange(10.0)
     itself = association(ordered, ordered**2, ordered)
     assert itself.accuracy == pytest.approx(1) and np.isnan([itself.partial, itself.partial_low]).all()
     assert np.isnan(association(np.ones(10), ordered, ordered)).all()
     assert excludes_zero(0.1, 0.4) and excludes_zero(-0.4, -0.1) and not excludes_zero(-0.1, 0.1)
+    assert not excludes_zero(0.0, 0.4) and not excludes_zero(-0.4, 0.0)
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:

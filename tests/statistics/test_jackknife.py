@@ -34,7 +34,9 @@ def reference_interval(numerator: np.ndarray, denominator: np.ndarray) -> tuple[
 def test_it_is_leaving_out_one_block_at_a_time(rows: int) -> None:
     rng = np.random.default_rng(rows)
     trace, square = rng.normal(200, 20, rows), rng.normal(1, 0.5, rows)
-    assert interval(trace, square) == pytest.approx(reference_interval(trace, square), rel=1e-10)
+    expected = reference_interval(trace, square)
+    assert interval(trace, square) == pytest.approx(expected, rel=1e-10)
+    assert interval(1e-6 * trace, square) == pytest.approx(tuple(1e-6 * end for end in expected), rel=1e-10)
 
 
 def test_for_equal_blocks_the_variance_is_the_usual_one() -> None:

@@ -113,7 +113,7 @@ class Ranks:
         np.put_along_axis(ranks, self.order, ordered, axis=1)
         centred = (ranks - ranks @ times[:, None] / times.sum()) * np.sqrt(times)
         norm = np.linalg.norm(centred, axis=1, keepdims=True)
-        standardised = centred / np.where(norm > 1e-9 * times.sum(), norm, np.nan)
+        standardised = centred / np.where(norm > 0, norm, np.nan)  # sums of whole numbers are exact
         found: Numbers = standardised @ standardised.T
         return found
 
@@ -134,9 +134,8 @@ def rank_ratio(values: Numbers, seeds: Sequence[int], pairs: Sequence[RunPair]) 
         return None
     names = sorted(set(seeds))
     place = np.array([names.index(seed) for seed in seeds])
-    first, second = (np.array([pair[end] for pair in pairs], dtype=np.int64) for end in (1, 2))
-    of_batch = np.array([pair.kind == "batch sizes" for pair in pairs], dtype=bool)
-
+    first, second = (np.array([pair[end] for pair in pairs]) for end in (1, 2))
+    of_batch = np.array([pair.kind == "batch sizes" for pair in pairs])
     ranks, count = Ranks(values), values.shape[1]
 
     def means(examples: Numbers, times: Numbers) -> tuple[float, float]:
