@@ -57,6 +57,26 @@ def test_trustworthiness_is_that_of_scikit_learn(points: int, neighbours: int) -
         expected = sklearn_trustworthiness(features, places, n_neighbors=neighbours)
         assert trustworthiness(features, places, neighbours) == pytest.approx(expected, abs=1e-12)
     assert trustworthiness(features[:, :2], 3 * features[:, :2]) == 1.0
+    # Of a few points the neighbours are fewer: at most (P - 1) / 2.
+    for few, most in ((3, 1), (4, 1), (11, 5), (12, 5)):
+        own, apart = features[:few], rng.normal(size=(few, 2))
+        expected = sklearn_trustworthiness(own, apart, n_neighbors=most)
+        assert trustworthiness(own, apart, 10) == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(trustworthiness(features[:2], features[:2, :2]))
+
+
+def test_neighbours_at_equal_distances_rank_in_the_order_of_the_points() -> None:
+    grid = np.array([(x, y) for x in range(8) for y in range(6)], dtype=np.float32)
+    places = np.random.default_rng(1).permutation(grid)
+    count, k, total = len(grid), 7, 0
+    for point in range(count):
+        ranked, near = (
+            sorted(set(range(count)) - {point}, key=lambda other: (float(((at[other] - at[point]) ** 2).sum()), other))
+            for at in (grid, places)
+        )
+        total += sum(max(0, ranked.index(other) + 1 - k) for other in near[:k])
+    expected = 1 - 2 * total / (count * k * (2 * count - 3 * k - 1))
+    assert trustworthiness(grid, places, k) == pytest.approx(expected, abs=1e-12)
 
 
 def test_two_clouds_stay_apart_and_the_seed_is_fixed() -> None:

@@ -50,7 +50,7 @@ def votes(**columns: list[object]) -> dict[str, list[object]]:
 def test_only_more_than_half_of_all_votes_decides() -> None:
     assert majority({0: 3, 1: 2}) == 0 and majority({0: 1, 1: 3, UNDECIDED: 1}) == 1
     assert majority({0: 2, 1: 2}) == majority({0: 2, 1: 1, UNDECIDED: 2}) == majority({0: 0}) == UNDECIDED
-    assert ranks([0.9, 0.95, 0.9]) == [2, 1, 2]
+    assert ranks([0.9, 0.95, 0.9, 0.9, 0.8]) == [2, 1, 2, 2, 5]
 
 
 def test_right_predictions_are_counted_where_the_label_is_decided() -> None:

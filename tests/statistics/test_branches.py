@@ -88,6 +88,15 @@ def test_the_standard_error_is_that_of_the_windows() -> None:
     assert np.isnan(found(x1=0.4, x16=0.4).losses[1].standard_error)
 
 
+def test_two_windows_are_enough_for_a_standard_error() -> None:
+    """Differences of 0.1 and 0.3: their sample SD is 0.2 / √2, and the mean of two has the error 0.1."""
+    point = point_of(x1=0.4, x4=0.4)
+    for update, loss in zip(point["branches"][1]["updates"][-2:], (0.5, 0.7), strict=True):
+        update["loss"] = loss
+    loss = critical_batch(point, 0.25, 0.01).losses[1]
+    assert (loss.windows, loss.difference, loss.standard_error) == pytest.approx((2, 0.2, 0.1))
+
+
 def test_a_branch_is_described_by_its_last_update_and_one_on_the_tolerance_is_within() -> None:
     one, four, lost = found(x1=0.5, x4=0.75, x8=None, tolerance=0.25).losses
     assert (four.factor, four.target_batch_size, four.updates, four.windows) == (4, 64, 8, 4)

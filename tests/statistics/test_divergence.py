@@ -33,6 +33,28 @@ def test_the_ratio_is_that_of_the_means() -> None:
     assert (found.between_batch_sizes, found.between_seeds, found.ratio) == pytest.approx((0.2, 0.1, 2.0))
 
 
+@pytest.mark.filterwarnings("error")
+def test_draws_count_pairs_by_their_seeds_and_reviews_by_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three seeds, of which one has no pair of batch sizes; the seeds differ on two of five reviews alone."""
+    monkeypatch.setattr(divergence, "DRAWS", 300)
+    dice = np.random.default_rng(4)
+    of_batch = [Pair(seed, seed, dice.gamma(2, 0.1, 5)) for seed in (3, 7, 7)]
+    of_seed = [Pair(one, two, dice.gamma(2, 0.1, 5) * [1, 1, 0, 0, 0]) for one, two in ((3, 5), (5, 7), (3, 7))]
+    rng, ratios = np.random.default_rng(divergence.DRAW_SEED), []
+    for _ in range(300):
+        seeds, reviews = np.array([3, 5, 7])[rng.integers(3, size=3)].tolist(), rng.integers(5, size=5)
+        means = []
+        for pairs, both in ((of_batch, False), (of_seed, True)):
+            times = [seeds.count(one) * (seeds.count(two) if both else 1) for one, two, _ in pairs]
+            values = [pair.divergence[reviews].mean() for pair in pairs]
+            means.append(np.dot(times, values) / sum(times) if sum(times) else 0.0)
+        if all(means):
+            ratios.append(means[0] / means[1])
+    found = batch_seed_ratio(of_batch, of_seed)
+    assert found is not None and found.seeds == 3 and len(ratios) < 300
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(ratios, [0.025, 0.975])), rel=1e-9)
+
+
 def test_one_seed_or_one_batch_size_has_no_ratio_and_equal_runs_have_none() -> None:
     pair = Pair(1, 1, np.array([0.1]))
     assert batch_seed_ratio([pair], []) is None and batch_seed_ratio([], [pair]) is None

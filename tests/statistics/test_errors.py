@@ -32,6 +32,10 @@ def test_flips_pair_batch_sizes_within_a_seed_and_seeds_within_a_batch_size() ->
     assert all(pair.divergence.tolist() == [0, 1, 0] for pair in of_seed)
 
 
+def test_lengths_make_four_groups_of_equal_size() -> None:
+    assert length_groups(np.arange(80)[::-1]) == [(0, 19), (20, 39), (40, 59), (60, 79)]
+
+
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=80))
 def test_groups_of_lengths_hold_every_length_once(lengths: list[int]) -> None:
     groups = length_groups(np.array(lengths))
