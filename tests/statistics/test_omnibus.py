@@ -70,6 +70,18 @@ def test_it_is_so_where_seeds_agree_by_chance(reviews: int, shared: int, own: tu
     assert found.df2 == pytest.approx(float(single.df), rel=1e-9)
 
 
+def test_f_of_three_sizes_that_agree_by_chance_is_the_dense_reference() -> None:
+    """The second size gets two more reviews right than the first in every seed, the third five more; each its own."""
+    rng = np.random.default_rng(9)
+    correct = np.repeat(rng.random((1, 4, 70)) < 0.6, 3, axis=0)
+    for level, more in ((1, 2), (2, 5)):
+        for seed in range(4):
+            wrong = np.flatnonzero(~correct[level, seed])
+            correct[level, seed, rng.choice(wrong, more, replace=False)] = True
+    found, (f, df2) = omnibus(correct), reference_omnibus(correct)
+    assert (found.f, found.df2) == pytest.approx((f, df2), rel=1e-9)
+
+
 def test_the_trend_is_the_least_squares_slope() -> None:
     rng = np.random.default_rng(4)
     correct = rng.random((3, 2, 200)) < np.array([0.9, 0.8, 0.75])[:, None, None]

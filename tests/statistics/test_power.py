@@ -52,6 +52,14 @@ def test_what_is_needed_is_just_enough() -> None:
     assert smallest_difference(PARTS, 3, reviews - 1, 0.05, 0.8) > 0.02
 
 
+@pytest.mark.parametrize("count", range(3, 12))
+def test_the_number_needed_is_the_smallest_whole_one(count: int) -> None:
+    just = smallest_difference(PARTS, count, 400, 0.05, 0.8) * (1 + 1e-5)
+    assert seeds_needed(PARTS, just, 2, 400, 0.05, 0.8) == count
+    just = smallest_difference(PARTS, 3, 100 * count + 1, 0.05, 0.8) * (1 + 1e-5)
+    assert reviews_needed(PARTS, just, 3, 100, 0.05, 0.8) == 100 * count + 1
+
+
 def test_no_number_is_enough_where_the_other_side_limits() -> None:
     """Review × batch alone gives SE = .1/√400; the margin is below 2.8 of it. And the seeds alone .05/√3."""
     assert math.isinf(seeds_needed(PARTS, 0.013, 2, 400, 0.05, 0.8))

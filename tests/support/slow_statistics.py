@@ -47,10 +47,12 @@ def reference_omnibus(correct: np.ndarray) -> tuple[float, float]:
     levels, seeds, reviews = correct.shape
     accuracy = correct.mean(2)
     covariance = np.cov(correct.reshape(levels * seeds, reviews).astype(float))
-    same, other = [], []
+    same, other, levels_of_seed = [], [], []
     for (k, j), (m, i) in itertools.product(itertools.product(range(levels), range(seeds)), repeat=2):
         if j != i:
             (same if k == m else other).append(covariance[k * seeds + j, m * seeds + i])
+        elif k != m:
+            levels_of_seed.append(covariance[k * seeds + j, m * seeds + i])
     grand = accuracy.mean()
     between = seeds * sum((accuracy[k].mean() - grand) ** 2 for k in range(levels)) / (levels - 1)
     residuals = [
@@ -60,6 +62,9 @@ def reference_omnibus(correct: np.ndarray) -> tuple[float, float]:
     ]
     free = (levels - 1) * (seeds - 1)
     within = sum(residuals) / free
+    if within < 1e-18:  # equal by chance: the variance that the reviews alone give
+        alone = np.trace(covariance) / len(covariance) - np.mean(levels_of_seed)
+        within = max(alone - max(np.mean(same) - np.mean(other), 0), 0.5 / reviews) / reviews
     noise = within + max(seeds * (np.mean(same) - np.mean(other)), 0) / reviews
     return between / noise, free if seeds == 2 else noise**2 / (within**2 / free)
 
