@@ -87,12 +87,15 @@ def runs_of(dice: np.random.Generator, by_batch: float, by_seed: float, examples
 
 
 def test_pairs_differ_in_the_batch_size_alone_or_in_the_seed_alone() -> None:
-    found = pairs_of_maps([(1, 1), (1, 2), (64, 1), (64, 2), (2, 64)])
+    found = pairs_of_maps([(1, 1), (1, 2), (64, 1), (64, 2), (2, 64), (2, 2)])
     assert found == [
         RunPair("seeds", 0, 1),
         RunPair("batch sizes", 0, 2),
         RunPair("batch sizes", 1, 3),
+        RunPair("batch sizes", 1, 5),
         RunPair("seeds", 2, 3),
+        RunPair("batch sizes", 3, 5),
+        RunPair("seeds", 4, 5),
     ]
 
 

@@ -147,7 +147,7 @@ def test_runs_that_are_the_same_under_two_policies_are_compared_once() -> None:
 
 
 def test_seeds_are_paired_by_number_and_do_not_make_more_reviews() -> None:
-    pairs = {1: (906, 880), 2: (905, 889), 3: (899, 885), 4: (903, 882), 5: (902, 881)}
+    pairs = {1: (906, 880), 2: (905, 889), 3: (899, 885), 4: (903, 882), 5: (902, 879)}
     cells = [
         counted(k, 1000, batch=b, seed=s) for s, both in pairs.items() for b, k in zip((16, 64), both, strict=True)
     ]
@@ -209,6 +209,7 @@ def test_holm_counts_the_trends_of_a_study() -> None:
         (*place, "16, 32, 64") for *place, _ in slopes
     ]
     steep, other, flat = found
+    assert flat.p == pytest.approx(2 * stats.norm.sf(abs(flat.z))) and 0.01 < flat.p < 0.9
     assert (steep.p_holm, other.p_holm) == (pytest.approx(2 * steep.p), other.p) and steep.p < flat.p == flat.p_holm
 
 

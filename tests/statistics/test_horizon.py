@@ -34,15 +34,18 @@ def test_the_cells_of_the_reference_study() -> None:
 
 
 def test_every_number_of_a_row() -> None:
-    reference, own = horizons([cell(64), cell(256, rate=3e-5, betas=(0.8, 0.99), eps=1e-7)])
+    reference, own = horizons([cell(64), cell(256, rate=3e-5, betas=(0.8, 0.99), eps=5e-9)])
     assert reference[-4:] == ("reference", "reference", "reference", "reference cell")
-    settings = ("bert", "constant", "5 epochs", 256, 3e-5, 0.8, 0.99, 1e-7, 785)
+    settings = ("bert", "constant", "5 epochs", 256, 3e-5, 0.8, 0.99, 5e-9, 785)
     assert own[:9] == settings
     half_life = math.log(2) / -math.log(0.99)
     assert own[9:13] == pytest.approx((7.85, half_life, half_life / 157, 1 - 0.99**785))
     assert own[13:17] == pytest.approx((3e-5 * 785, 3e-5 * 785 / (5e-5 * 3125), 64, 4))
     unknown = "by no rule known here"
-    assert own[17:] == ("other", "other", "other", f"LR {unknown}, β {unknown}, ε {unknown}")
+    said = f"LR {unknown}, β {unknown}, ε scaled as Malladi et al. 2022"
+    assert own[17:] == ("other", "other", "malladi", said)
+    _, other = horizons([cell(64), cell(256, eps=1e-7)])
+    assert (other.eps_rule, other.rule) == ("other", f"LR constant, β constant, ε {unknown}")
 
 
 def test_a_rate_rounded_in_the_config_is_still_that_of_its_rule_and_one_refresh_is_enough() -> None:

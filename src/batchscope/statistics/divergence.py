@@ -55,7 +55,7 @@ def batch_seed_ratio(batch_pairs: Sequence[Pair], seed_pairs: Sequence[Pair]) ->
     drawn = []
     for _ in range(DRAWS):
         times = np.bincount(rng.integers(len(seeds), size=len(seeds)), minlength=len(seeds)).astype(float)
-        weight = np.bincount(rng.integers(reviews, size=reviews), minlength=reviews) / reviews
+        weight = np.bincount(rng.integers(reviews, size=reviews), minlength=reviews)
         pairs = times[of_seeds].prod(1)
         if pairs.sum() and times[of_batch].sum():
             above = times[of_batch] @ across @ weight / times[of_batch].sum()
