@@ -100,6 +100,17 @@ def test_there_is_no_interval_where_one_run_makes_the_correlation() -> None:
     assert -1 < found.accuracy < 0 and np.isnan([found.accuracy_low, found.accuracy_high, found.partial_low]).all()
 
 
+def test_an_interval_needs_a_correlation_in_nine_of_ten_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A draw without the last two of ten runs has none: so many draws that exactly a tenth are, and one more."""
+    without = (np.random.default_rng(geometry.DRAW_SEED).integers(10, size=(400, 10)) < 8).all(1).cumsum()
+    border = next(draws for draws in range(10, 400, 10) if 10 * without[draws - 1] == draws)
+    beyond = next(draws for draws in range(10, 400) if 10 * without[draws - 1] > draws)
+    for draws, told in ((border, True), (beyond, False)):
+        monkeypatch.setattr(geometry, "DRAWS", draws)
+        found = association(np.array([0.0] * 8 + [1.0, 2.0]), np.arange(10.0), np.arange(10.0)[::-1] ** 2 % 7)
+        assert np.isfinite([found.accuracy_low, found.accuracy_high]).all() == told
+
+
 @pytest.mark.filterwarnings("error")
 def test_what_cannot_be_told_is_not_a_number() -> None:
     ordered = np.arange(10.0)
