@@ -132,6 +132,18 @@ def test_the_config_knows_how_many_reviews_are_for_training(tmp_path: Path, coun
         assert len(divide(corpus(tmp_path, train=count), **shares)["train"]) == known
 
 
+@pytest.mark.parametrize(("absent", "rest"), [(8, ""), (11, " and 3 more classes")])
+def test_eight_classes_that_a_split_lacks_are_named_and_the_others_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, absent: int, rest: str
+) -> None:
+    source = corpus(tmp_path, train=40)
+    plain = read_corpus(source)
+    write_corpus(replace(plain, classes=[*plain.classes, *(f"c{number}" for number in range(absent))]), source)
+    divide(source, train=0.5, validation=0.25, test=0.25)
+    named = ", ".join(f"'c{number}'" for number in range(8))
+    assert f"data.split: the train split has no review of {named}{rest}" in [each.message for each in caplog.records]
+
+
 def test_a_class_that_a_split_lacks_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     divide(corpus(tmp_path, train=20), train=0.9, validation=0.05, test=0.05)
     assert caplog.text.count("split has no review of") == 2
