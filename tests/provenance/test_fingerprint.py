@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from disks import fill, small_disk_at
 
 from batchscope.errors import UserError
 from batchscope.provenance import fingerprint
@@ -108,8 +109,12 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
         content_hash(folder, files=[folder / "gone.txt"])
 
 
-def test_a_memory_that_cannot_be_written_costs_time_alone(folder: Path) -> None:
-    assert content_hash(folder, folder / "a.txt/memory.json") == content_hash(folder)
+def test_a_memory_that_cannot_be_written_costs_time_alone(folder: Path, tmp_path: Path) -> None:
+    expected = content_hash(folder)
+    assert content_hash(folder, folder / "a.txt/memory.json") == expected
+    with small_disk_at(tmp_path / "disk", "1m") as disk:
+        fill(disk)
+        assert content_hash(folder, disk / "memory.json") == expected
 
 
 def test_places_do_not_count_where_the_content_is_named() -> None:
