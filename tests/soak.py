@@ -1,12 +1,13 @@
 """A study of hundreds of tiny runs through one DAG that is killed again and again: `make soak`. Hours, so not in CI.
 
-At the end every run is there, a sample of them has the bytes of the same runs trained alone, and nothing is left over:
-no state, no half-written file, no lock, no process.
+At the end every run is there, a sample of them has the bytes and the numbers of the same runs trained alone, and
+nothing is left over: no state, no half-written file, no lock, no process.
 """
 
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +30,7 @@ from batchscope.provenance.fingerprint import file_hash  # noqa: E402
 
 BYTES = ("history.jsonl", "checkpoints/best.safetensors", "checkpoints/last.safetensors", "predictions.parquet")
 SAMPLE = 5
+MEASURED = re.compile("second|memory|joules|utilisation")
 
 
 def main() -> None:
@@ -102,12 +105,22 @@ def config_of(workflow: Workflow) -> dict[object, object]:
 
 
 def same_as_alone(workflow: Workflow, run: str, folder: Path) -> None:
-    """The run has the bytes of the same run that is trained alone, undisturbed."""
+    """The run has the bytes, and in the table the row, of the same run that is trained alone, undisturbed."""
     alone = study(folder, range(int(run.rpartition("seed")[2]), int(run.rpartition("seed")[2]) + 1))
     to_the_end(alone, "--", *(f"results/small/runs/{run}/{name}" for name in BYTES))
     for name in BYTES:
         one, other = (place.folder / "results/small/runs" / run / name for place in (workflow, alone))
         assert file_hash(one) == file_hash(other), f"{one} differs from the run that was trained alone"
+    to_the_end(alone, "--", "results/small/tables/results.parquet")
+    one, other = (row_of(place, run) for place in (workflow, alone))
+    pd.testing.assert_series_equal(one, other, check_names=False)
+
+
+def row_of(workflow: Workflow, run: str) -> "pd.Series[object]":
+    """The run's row in the study's table, without what a clock or the machine says."""
+    table = pd.read_parquet(workflow.folder / "results/small/tables/results.parquet")
+    (row,) = table[table.run == run].to_dict("records")
+    return pd.Series({name: value for name, value in row.items() if not MEASURED.search(name)})
 
 
 def nothing_left(workflow: Workflow) -> None:
