@@ -79,7 +79,12 @@ def orphaned(jobs: Jobs) -> list[Path]:
     )
     for name in ("code/0123456789abcdef.json",):
         write_json(layout.study / "fingerprints" / name, {})
-    write_text(layout.run(RUN) / "checkpoints/.4242.best.safetensors", "half")
+    half = [
+        layout.run(RUN) / "checkpoints/.4242.best.safetensors",
+        layout.processes / f"train/{Path(RUN).parent}/.7.seed1.json",
+    ]
+    for path in half:
+        write_text(path, "half")
     return [
         fill(layout.state / "0123456789abcdef-float32-cpu"),
         fill(layout.state / f"{fingerprint(jobs)}-bfloat16-cuda"),
@@ -87,7 +92,7 @@ def orphaned(jobs: Jobs) -> list[Path]:
         fill(layout.ready / "attention/gone/bs1/constant/seed1", "made_of.json"),
         old,
         layout.study / "fingerprints/code/0123456789abcdef.json",
-        layout.run(RUN) / "checkpoints/.4242.best.safetensors",
+        *half,
     ]
 
 
@@ -146,7 +151,7 @@ def test_the_states_of_a_training_that_runs_stay(jobs: Jobs, caplog: pytest.LogC
     finally:
         process.kill()
         process.wait()
-    assert [path.exists() for path in lost] == [True, *[False] * 6]
+    assert [path.exists() for path in lost] == [True, *[False] * 7]
     assert "its training is running; it stays" in caplog.text
 
 
@@ -155,13 +160,23 @@ def test_where_nobody_knows_what_a_run_needs_its_states_stay(jobs: Jobs, caplog:
     lost = orphaned(jobs)
     age(jobs.folder / "results")
     file = jobs.file()
-    states = {path for path in lost if path.is_relative_to(jobs.layout.state)}
+    states = {path for path in lost if path.is_relative_to(jobs.layout.state) and not path.name.startswith(".")}
     (jobs.layout.study / "tokens").rename("elsewhere")
     assert not states - {lost[3]} & {jobs.folder / one.path for one in leftovers(Path("results"), 7)}
     Path("elsewhere").rename(jobs.layout.study / "tokens")
     file.write_text(file.read_text().replace("0", "1"))
     assert not states & {jobs.folder / one.path for one in leftovers(Path("results"), 7)}
     assert "cannot read the job file" in caplog.text
+
+
+def test_states_of_a_finished_run_that_two_policies_share_are_listed(jobs: Jobs) -> None:
+    """At the reference batch size both policies have the same learning rate: one run, in the folder of the first."""
+    policies = CONFIG["lr_policies"] | {"root": {"base_lr": 1e-3, "scaling": "sqrt", "reference_batch_size": 16}}
+    shared = jobs_of(jobs.folder, CONFIG | {"lr_policies": policies})
+    states = fill(jobs.layout.state / f"{fingerprint(jobs)}-float32-cpu")
+    age(jobs.folder / "results")
+    assert f"train/{RUN.replace('constant', 'root')}" in shared.read().jobs
+    assert states in [jobs.folder / one.path for one in leftovers(Path("results"), 7)]
 
 
 def test_kept_states_of_a_run_that_is_branched_stay(jobs: Jobs) -> None:

@@ -491,7 +491,14 @@ def test_a_new_name_trains_nothing(case: Case, renamed: str) -> None:
 
 
 def test_a_changed_test_review_trains_nothing(case: Case) -> None:
-    """All stages from the corpus on run again; a training whose tokens turn out the same keeps its files."""
+    """All stages from the corpus on run again; a training whose tokens turn out the same keeps its files.
+
+    It also deletes the states that a process left which was killed after it had published the run.
+    """
+    manifest = json.loads(next(case.study.glob("runs/**/manifest.json")).read_text())
+    states = case.study / f"state/{manifest['fingerprint']}-float32-cpu"
+    states.mkdir()
+    (states / "state-000000008-x.pt").write_bytes(b"of a killed process")
     split = pd.read_parquet(case.study / "data/split.parquet")
     number = int(split[split.split == "test"].example_id.iloc[0])
     path = case.folder / "reviews.jsonl"
@@ -504,7 +511,7 @@ def test_a_changed_test_review_trains_nothing(case: Case) -> None:
     assert result.returncode == 0, result.stdout
     assert (case.study / "tokens/bert/test.arrow").read_bytes() != test_tokens
     assert {path: path.read_bytes() for path in before} == before and len(before) == 3
-    assert all("nothing to train" in log for log in logs_of_training(case.study))
+    assert all("nothing to train" in log for log in logs_of_training(case.study)) and not states.exists()
     assert told(snakemake(case, "--dry-run", "--until", "train").stdout) == NOTHING
 
 

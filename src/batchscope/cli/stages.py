@@ -6,6 +6,7 @@ the time of the work from that of the imports.
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -477,4 +478,7 @@ def _reused(task: Task) -> bool:
     found = reuse(task.run, task.fingerprint, task.layout.results, RUNS, differs)
     if found:
         log.info(f"{found} is the same training, finished: nothing to train")
+        # A process that died between publishing a run and this left its states.
+        for states in task.layout.state.glob(f"{task.fingerprint}-*"):
+            shutil.rmtree(states)
     return found is not None

@@ -116,7 +116,8 @@ def _of_study(layout: Layout, limit: float) -> Iterator[Leftover]:
         yield from _states(layout, jobs)
     yield from _codes(layout)
     for path in sorted(layout.study.rglob(".*")):
-        if TEMPORARY.fullmatch(path.name) and not path.is_relative_to(layout.state):
+        of_a_training = path.is_relative_to(layout.state) and not path.is_relative_to(layout.processes)
+        if TEMPORARY.fullmatch(path.name) and not of_a_training:
             yield _leftover(path, "half-written by a process that was killed")
 
 
@@ -147,7 +148,7 @@ def _states(layout: Layout, jobs: list[JobFile]) -> Iterator[Leftover]:
 
 def _trainings(layout: Layout, jobs: list[JobFile]) -> Trainings | None:
     """The trainings of some job files; None where tokens are missing, without which no fingerprint is known."""
-    found = Trainings(set(), set())
+    found, finished = Trainings(set(), set()), set[str]()  # equal runs are one, in the folder of one of them
     hash_of = cache(file_hash)
     for one in jobs:
         for job in one.jobs:
@@ -158,12 +159,13 @@ def _trainings(layout: Layout, jobs: list[JobFile]) -> Trainings | None:
                 fingerprint = run_fingerprint(spec, one.code(job), layout.tokens(model_of(job)), hash_of)
             except OSError:
                 return None
-            finished = stored_manifest(layout.run(subject_of(job)) / MANIFEST)
-            if finished is None or finished["fingerprint"] != fingerprint:
-                found.unfinished.add(fingerprint)
+            manifest = stored_manifest(layout.run(subject_of(job)) / MANIFEST)
+            if manifest is not None and manifest["fingerprint"] == fingerprint:
+                finished.add(fingerprint)
+            found.unfinished.add(fingerprint)
             if f"branch/{subject_of(job)}" in one.jobs:
                 found.branched.add(fingerprint)
-    return found
+    return found._replace(unfinished=found.unfinished - finished)
 
 
 def _codes(layout: Layout) -> Iterator[Leftover]:
