@@ -119,8 +119,9 @@ def same_as_alone(workflow: Workflow, run: str, folder: Path) -> None:
 def row_of(workflow: Workflow, run: str) -> "pd.Series[object]":
     """The run's row in the study's table, without what a clock or the machine says."""
     table = pd.read_parquet(workflow.folder / "results/small/tables/results.parquet")
-    (row,) = table[table.run == run].to_dict("records")
-    return pd.Series({name: value for name, value in row.items() if not MEASURED.search(name)})
+    (row,) = table[(table.run == run) & ~table.shared].to_dict("records")
+    kept = pd.Series({name: value for name, value in row.items() if not MEASURED.search(name)})
+    return kept.where(kept.notna(), None)  # a column without any value may be NaN or None
 
 
 def nothing_left(workflow: Workflow) -> None:
