@@ -9,9 +9,11 @@ from pathlib import Path
 from shlex import quote
 
 from snakemake import __version__ as snakemake_version
+from snakemake.common import get_function_params, overwrite_function_params
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile, apply_wildcards
 from snakemake.logging import logger
+from snakemake.resources import Resource
 from snakemake_interface_executor_plugins.executors.real import RealExecutor
 
 # `compare_with_records` uses internals of Snakemake, which a minor release may change.
@@ -78,6 +80,17 @@ quote_python(RealExecutor.__subclasses__())
 # The default collects garbage so often that it takes a tenth of the time of a dry run of thousands of jobs.
 gc.set_threshold(100_000, 50, 100)
 
+
+def known(function):
+    """The function with its signature remembered, which Snakemake works out anew for every job: a tenth of a dry run."""
+    overwrite_function_params(function, get_function_params(function))
+    return function
+
+
+overwrite_function_params(
+    Resource.evaluate, get_function_params(Resource("gpu", 1).evaluate)
+)
+
 CONTENT_MEMORY = Path("results/.content.json")
 
 try:
@@ -129,13 +142,14 @@ GPU = 0 if STUDY.device == "cpu" else 1
 GPUS_PER_TRAINING = GPU * STUDY.gpus
 
 
+@known
 def job_file(wildcards, output):
     """The job file. A parameter function that takes `output` is not compared between runs: another file reruns nothing."""
     return JOBS
 
 
 # Only a cluster ends a job at its runtime. Neither function is compared between runs.
-LIMIT = (
+LIMIT = known(
     (lambda wildcards, resources: resources.runtime)
     if workflow.remote_exec
     else (lambda wildcards, output: "inf")
@@ -150,7 +164,7 @@ def command(job, options=""):
 
 def growing(amount):
     """A resource of which every retry asks for more: once, twice, three times as much."""
-    return lambda wildcards, attempt: amount * attempt
+    return known(lambda wildcards, attempt: amount * attempt)
 
 
 def one_of(values):
@@ -161,6 +175,7 @@ def one_of(values):
 def spec_of(verb):
     """The spec of a run's job, by its wildcards. WorkflowError where the study has no such run."""
 
+    @known
     def fingerprint(wildcards):
         run = apply_wildcards(RUN_NAME, wildcards)
         if f"{verb}/{run}" not in SPECS:
