@@ -87,6 +87,7 @@ def known(function):
     return function
 
 
+# Snakemake calls this method for every resource of a job; its parameters are those without `self`.
 overwrite_function_params(
     Resource.evaluate, get_function_params(Resource("gpu", 1).evaluate)
 )

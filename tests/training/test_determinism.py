@@ -58,7 +58,8 @@ def test_a_run_says_what_it_measured(small_study, tmp_path):
     train(spec, "code", settings, small_study.tokens("bert"), tmp_path / "run", tmp_path / "state")
     facts = read_json(tmp_path / "run/train.json")
     assert 0 < facts["data_wait_seconds"] < facts["training_seconds"]
-    assert [facts[name] for name in ("gpu_utilisation_mean", "energy_joules", "jobs_per_gpu")] == [None] * 3
+    unknown = ("gpu_utilisation_mean", "gpu_utilisation_peak", "energy_joules", "jobs_per_gpu")
+    assert [facts[name] for name in unknown] == [None] * 4
 
 
 def test_an_unknown_determinism_is_refused():
