@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ from batchscope.files import read_json
 from batchscope.insight.attention import layer_windows, map_measures
 from batchscope.insight.weights import attention_maps
 from batchscope.model.checkpoint import load_checkpoint
+from batchscope.model.classifier import build_model
 from batchscope.provenance.fingerprint import file_hash
 from batchscope.training.loop import train
 from batchscope.training.state import Workspace
@@ -257,6 +259,75 @@ def test_a_state_whose_history_is_damaged_is_not_resumed_from(tmp_path, caplog, 
     assert (state and state["ledger"]["update"]) == resumed
     assert workspace.history_file.read_bytes() == HISTORY[: 14 * (resumed or 0)]
     assert (f"{workspace.history_file} is damaged" in caplog.text) == (resumed != 2)
+
+
+DAMAGES = {
+    "changed": lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "lost": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("moment", ["while it trains", "while it is stopped"])
+def test_a_damaged_checkpoint_of_an_unfinished_run_is_not_published(small_study, tmp_path, caplog, moment, damage):
+    """With `keep: all` that of the first epoch is needed to the end: the next start trains this epoch again."""
+    whole = run_training(small_study, tmp_path / "whole", keep="all")
+    cut = tmp_path / "cut"
+
+    def harm():
+        (checkpoint,) = cut.glob("state/*/checkpoints/epoch1-*")
+        damage(checkpoint)
+        return checkpoint
+
+    def after_the_first_epoch(line):
+        if line["update"] == 14:
+            if moment == "while it is stopped":
+                raise KeyboardInterrupt
+            harm()
+
+    with pytest.raises(KeyboardInterrupt if moment == "while it is stopped" else UserError) as refusal:
+        run_training(small_study, cut, keep="all", observe=after_the_first_epoch)
+    if moment == "while it is stopped":
+        damaged = harm()
+    else:
+        damaged = next(cut.glob("state/*")) / "checkpoints" / sorted(whole.glob("checkpoints/epoch1-*"))[0].name
+        assert str(damaged) in str(refusal.value) and not (cut / "run").exists()
+    resumed = run_training(small_study, cut, keep="all")
+    assert f"{damaged} is damaged" in caplog.text
+    for file in ("history.jsonl", *(f"checkpoints/{path.name}" for path in whole.glob("checkpoints/*"))):
+        assert file_hash(whole / file) == file_hash(resumed / file)
+
+
+def test_a_history_that_changes_while_it_trains_is_not_published(small_study, tmp_path):
+    """A later state knows what was written, not what the disk made of it."""
+    whole = run_training(small_study, tmp_path / "whole")
+    cut = tmp_path / "cut"
+
+    def harm(line):
+        if line["update"] == 14:
+            (file,) = cut.glob("state/*/history.jsonl")
+            with file.open("r+b") as harmed:
+                harmed.write(file.read_bytes().replace(b"0", b"1", 1))
+
+    with pytest.raises(UserError, match=r"history\.jsonl changed on the disk"):
+        run_training(small_study, cut, observe=harm)
+    assert not (cut / "run").exists()
+    assert file_hash(run_training(small_study, cut) / "history.jsonl") == file_hash(whole / "history.jsonl")
+
+
+def test_the_state_before_keeps_its_checkpoints(tmp_path, small_study):
+    """Else a damaged newest state would cost the one before it, too."""
+    model = build_model(small_study.spec("bert").model, 2, 100, 0, 1)
+    workspace = Workspace(tmp_path)
+    names = [f"epoch{epoch}-val_acc0.{epoch}000.safetensors" for epoch in (1, 2, 3)]
+    for update, name in enumerate(names):
+        workspace.save_checkpoint(name, model, {"epoch": update})
+        workspace.save({"update": update}, {"weights": torch.randn(5)}, {}, [name])
+    assert sorted(path.name for path in workspace.checkpoints.iterdir()) == names[1:]
+    max(tmp_path.glob("state-*.pt")).unlink()
+    state = Workspace(tmp_path).load()
+    assert state is not None and list(state["checkpoints"]) == [names[1]]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_change(small_study, tmp_path):

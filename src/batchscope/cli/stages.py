@@ -18,7 +18,7 @@ from typing import NamedTuple
 from batchscope.errors import UserError
 from batchscope.files import write_json
 from batchscope.provenance.jobs import JobFile
-from batchscope.provenance.layout import Layout, Trained, trained_in
+from batchscope.provenance.layout import Layout, Trained, states_of, trained_in
 from batchscope.provenance.stages import model_of, subject_of, verb_of
 from batchscope.training.launch import is_rank, launch
 from batchscope.training.records import HistoryLine
@@ -479,6 +479,6 @@ def _reused(task: Task) -> bool:
     if found:
         log.info(f"{found} is the same training, finished: nothing to train")
         # A process that died between publishing a run and this left its states.
-        for states in task.layout.state.glob(f"{task.fingerprint}-*"):
+        for states in states_of(task.layout.state, task.fingerprint):
             shutil.rmtree(states)
     return found is not None

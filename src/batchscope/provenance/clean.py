@@ -21,7 +21,7 @@ from batchscope.errors import UserError
 from batchscope.locks import UNSUPPORTED, take
 from batchscope.provenance.fingerprint import file_hash
 from batchscope.provenance.jobs import JobFile, read_job_file
-from batchscope.provenance.layout import FINGERPRINTS, Layout
+from batchscope.provenance.layout import FINGERPRINTS, Layout, training_of
 from batchscope.provenance.manifests import run_fingerprint
 from batchscope.provenance.reuse import MANIFEST, stored_manifest
 from batchscope.provenance.stages import model_of, read_record, subject_of, verb_of
@@ -135,10 +135,10 @@ def _states(layout: Layout, jobs: list[JobFile]) -> Iterator[Leftover]:
     trainings = _trainings(layout, jobs)
     if trainings is not None:
         for folder in _folders(layout.state, ("branches", layout.ready.name, layout.processes.name)):
-            if folder.name.partition("-")[0] not in trainings.unfinished:
+            if training_of(folder) not in trainings.unfinished:
                 yield _leftover(folder, "states of a training that is finished or that no config asks for")
         for folder in _folders(layout.state / "branches"):
-            if folder.name.partition("-")[0] not in trainings.branched:
+            if training_of(folder) not in trainings.branched:
                 yield _leftover(folder, "states kept for branches that no config asks for")
     names = {job for one in jobs for job in one.jobs}
     for made_of in sorted(layout.ready.rglob("made_of.json")):

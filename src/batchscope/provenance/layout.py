@@ -115,6 +115,16 @@ def epochs_in(folder: Path) -> dict[int, Path]:
     return {int(named[1]): path for path in paths if (named := EPOCH_END.fullmatch(path.name))}
 
 
+def states_of(state_folder: Path, fingerprint: str) -> list[Path]:
+    """The folders of an unfinished training: one for each precision and kind of device in which it was begun."""
+    return sorted(path for path in state_folder.glob(f"{fingerprint}-*") if path.is_dir())
+
+
+def training_of(states: Path) -> str:
+    """The fingerprint of the training that a folder of states belongs to."""
+    return states.name.partition("-")[0]
+
+
 def _folder_of_runs(run_folder: Path) -> Path:
     """The study's ``runs/`` above a run's folder. Raises UserError for a folder that is none of a run."""
     parents = run_folder.absolute().parents

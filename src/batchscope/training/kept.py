@@ -47,7 +47,14 @@ class KeptStates:
         """Write the state after the ledger's last update, unless it is there."""
         if self.load(ledger["update"]) is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_state(self.folder, {"ledger": ledger, "model": model, "optimizer": optimizer, "history_bytes": 0})
+            state: SavedState = {
+                "ledger": ledger,
+                "model": model,
+                "optimizer": optimizer,
+                "history_bytes": 0,
+                "checkpoints": {},
+            }
+            write_state(self.folder, state)
 
     def load(self, update: int) -> SavedState | None:
         """The state after an update; None where it is lacking. A damaged one is deleted."""

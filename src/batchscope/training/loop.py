@@ -16,7 +16,6 @@ import torch
 from batchscope.errors import UserError
 from batchscope.hardware.allocator import keep_freed_memory
 from batchscope.hardware.device import compute_deterministically, device_name, peak_memory_bytes, pick_place
-from batchscope.model.checkpoint import save_checkpoint
 from batchscope.model.flops import training_flops_per_sample
 from batchscope.provenance.layout import Trained, epochs_in
 from batchscope.provenance.manifests import run_fingerprint, run_manifest
@@ -71,7 +70,8 @@ def train(
     workspace, ledger = run.workspace, run.ledger
     assert ledger.best is not None
     best, last = (workspace.checkpoints / name for name in (checkpoint_name(ledger.best), LAST))
-    save_checkpoint(last, run.model, ledger.epochs[-1])
+    workspace.save_checkpoint(LAST, run.model, ledger.epochs[-1])
+    workspace.check_files(run.kept_checkpoints())
     facts = facts_of(run)
     before_publish(Trained(best, last, workspace.history_file, epochs_in(workspace.folder)))
     manifest = run_manifest(spec, code, fingerprint, facts, tokens_folder, run.model.loading)

@@ -22,7 +22,6 @@ from batchscope.evaluation.records import Scores
 from batchscope.hardware.device import Place
 from batchscope.hardware.telemetry import Telemetry
 from batchscope.model.check import check_model
-from batchscope.model.checkpoint import save_checkpoint
 from batchscope.model.classifier import build_model
 from batchscope.model.cpu_kernels import use_cpu_kernels
 from batchscope.training.accumulate import ENGINES
@@ -94,7 +93,6 @@ class Run:
         self.workspace = Workspace(folder, writes=self.ranks.first)
         self.ledger = self._resume()
         self.ledger.select_from_all = spec.select_from == "all"
-        self.best_of_state = self._best_checkpoint()
         self.started -= self.ledger.seconds
         self.data = DeviceTokens(self.train_tokens, self.device)
         self.stop = StopRequest(deadline)
@@ -169,10 +167,7 @@ class Run:
             self.line.advance(update.window.examples, update.window.epoch, line["loss"])
 
     def validate(self, window: Window) -> None:
-        """Scores on the validation split and a line of the history; a checkpoint at the end of an epoch.
-
-        Within an epoch there is a checkpoint only where the validation may choose the best one and is it.
-        """
+        """Scores on the validation split and a line of the history; a checkpoint where it is to be kept."""
         started = time.perf_counter()
         scores: Scores | None = None
         if self.ranks.first:
@@ -183,11 +178,10 @@ class Run:
         line = (self.ledger.close_epoch if window.ends_epoch else self.ledger.count_validation)(window, shared)
         self.ledger.validation_seconds += time.perf_counter() - started
         self._write(line)
-        if self.ranks.first and (window.ends_epoch or line is self.ledger.best):
-            save_checkpoint(self.workspace.checkpoints / checkpoint_name(line), self.model, line)
-            if not window.ends_epoch:  # a saved state may still need its own best checkpoint
-                kept = self.best_of_state | self._best_checkpoint()
-                self.workspace.keep_checkpoints(kept, all_epochs=self.spec.keep == "all")
+        kept = self.kept_checkpoints()
+        if self.ranks.first and checkpoint_name(line) in kept:
+            self.workspace.save_checkpoint(checkpoint_name(line), self.model, line)
+            self.workspace.keep_checkpoints(kept)
         if line["kind"] == "epoch":
             log.info(describe(line))
         self.lap = time.perf_counter()
@@ -204,11 +198,15 @@ class Run:
         saving = time.perf_counter()
         self.ledger.seconds, self.ledger.telemetry = saving - self.started, self.telemetry.totals()
         if self.ranks.first:
-            self.workspace.save(self.ledger.to_saved(), self.model.state_dict(), self.optimizer.state_dict())
-            self.best_of_state = self._best_checkpoint()
-            self.workspace.keep_checkpoints(self.best_of_state, all_epochs=self.spec.keep == "all")
+            states = self.model.state_dict(), self.optimizer.state_dict()
+            self.workspace.save(self.ledger.to_saved(), *states, self.kept_checkpoints())
         self.lap = self.saved = time.perf_counter()
         self.stop.reserve = max(self.stop.reserve, 10 + 3 * (self.saved - saving))
+
+    def kept_checkpoints(self) -> set[str]:
+        """The files of the best validation so far and, with ``keep: all``, of all epochs' ends."""
+        epochs = self.ledger.epochs if self.spec.keep == "all" else []
+        return {checkpoint_name(line) for line in (*epochs, self.ledger.best) if line is not None}
 
     def keep_state(self, kept: KeptStates) -> None:
         """Keep the state after the last update for branches, if ``kept`` wants it."""
@@ -251,10 +249,6 @@ class Run:
                 self.engine.prepare(batches[0], context, "eager")
                 self.ledger.physical_batch_size = halved(self.ledger.physical_batch_size, error)
 
-    def _best_checkpoint(self) -> set[str]:
-        """The file of the best validation so far; empty before the first."""
-        return set() if self.ledger.best is None else {checkpoint_name(self.ledger.best)}
-
     def _scale(self, window: Window, examples: int) -> float:
         spec = self.spec
         return loss_scale(window, examples, spec.target_batch_size, spec.tail, spec.naive_physical_batch_size)
@@ -281,7 +275,7 @@ class Run:
 
     def _resume(self) -> Ledger:
         """Load the saved state into model and optimizer, if there is one."""
-        state = self.ranks.same(self.workspace.load())
+        state = self.ranks.same(self.workspace.load() if self.ranks.first else None)
         if state is None:
             return Ledger()
         self.model.load_state_dict(state["model"])

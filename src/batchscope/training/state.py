@@ -10,15 +10,21 @@ import json
 import logging
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, NotRequired, TypedDict, cast
 
 import torch
 
+from batchscope.errors import UserError
 from batchscope.files import atomic, naming_a_full_disk, write_json
 from batchscope.hardware.device import Place
+from batchscope.model.checkpoint import save_checkpoint
+from batchscope.model.classifier import TextClassifier
+from batchscope.model.records import CheckpointFacts
 from batchscope.provenance.fingerprint import file_hash
+from batchscope.provenance.layout import states_of, training_of
 from batchscope.provenance.records import RunManifest
 from batchscope.training.records import HistoryLine, SavedLedger, TrainFacts
 
@@ -38,6 +44,8 @@ class SavedState(TypedDict):
     """Length of ``history.jsonl`` when the state was saved."""
     history_hash: NotRequired[str]
     """SHA-256 of ``history.jsonl`` at that time."""
+    checkpoints: dict[str, str]
+    """Checkpoint of an earlier validation that the run still needs → SHA-256 of the file as it was written."""
 
 
 def workspace_folder(state_folder: Path, fingerprint: str, place: Place) -> Path:
@@ -48,12 +56,6 @@ def workspace_folder(state_folder: Path, fingerprint: str, place: Place) -> Path
     return state_folder / f"{fingerprint}-{place.name}"
 
 
-def of_other_places(folder: Path) -> list[Path]:
-    """The folders of the same run that were begun in another precision or on another kind of device."""
-    fingerprint = folder.name.partition("-")[0]
-    return sorted(path for path in folder.parent.glob(f"{fingerprint}-*") if path.is_dir() and path != folder)
-
-
 class Workspace:
     """The folder of one unfinished run. Of several ranks, only the one that ``writes`` changes it."""
 
@@ -62,9 +64,13 @@ class Workspace:
         self.checkpoints = folder / "checkpoints"
         self.history_file = folder / "history.jsonl"
         self._history: BinaryIO = io.BytesIO()
+        self._written = hashlib.sha256()
+        """Of the history as it was written; the file itself may have changed on the disk."""
+        self._hashes: dict[str, str] = {}
+        self._needed_by_states: deque[Iterable[str]] = deque(maxlen=STATES_KEPT)
         if writes:
-            for other in of_other_places(folder):
-                if list(other.glob("state-*.pt")):
+            for other in states_of(folder.parent, training_of(folder)):
+                if other != folder and list(other.glob("state-*.pt")):
                     log.warning(
                         f"an unfinished training of this run in {_place(other)} is in {other}. This job computes in "
                         f"{_place(folder)}, so it starts anew. To resume the other one instead, stop this job and "
@@ -75,15 +81,33 @@ class Workspace:
 
     def append(self, line: HistoryLine) -> None:
         """Add a line to the history."""
+        written = json.dumps(line).encode() + b"\n"
         with naming_a_full_disk(self.history_file):
-            self._history.write(json.dumps(line).encode() + b"\n")
+            self._history.write(written)
+        self._written.update(written)
 
     def close(self) -> None:
         """Write what is buffered of the history, and close it: afterwards another start may cut it back."""
         self._history.close()
 
-    def save(self, ledger: SavedLedger, model: dict[str, torch.Tensor], optimizer: dict[str, Any]) -> None:
-        """Save a state after the ledger's last update; the state before it is kept as well."""
+    def save_checkpoint(self, name: str, model: TextClassifier, facts: CheckpointFacts) -> None:
+        """Write a checkpoint and remember its hash: hours may pass before it is published."""
+        path = self.checkpoints / name
+        save_checkpoint(path, model, facts)
+        self._hashes[name] = file_hash(path)
+
+    def save(
+        self,
+        ledger: SavedLedger,
+        model: dict[str, torch.Tensor],
+        optimizer: dict[str, Any],
+        checkpoints: Iterable[str] = (),
+    ) -> None:
+        """Save a state after the ledger's last update; the state before it is kept as well.
+
+        ``checkpoints`` are those that the run needs from here on. The others are deleted, but for those that the state
+        before needs.
+        """
         with naming_a_full_disk(self.history_file):
             self._history.flush()
             os.fsync(self._history.fileno())
@@ -92,33 +116,54 @@ class Workspace:
             "model": model,
             "optimizer": optimizer,
             "history_bytes": self._history.tell(),
-            "history_hash": file_hash(self.history_file),
+            "history_hash": self._written.hexdigest(),
+            "checkpoints": {name: self._hashes[name] for name in checkpoints if name in self._hashes},
         }
         write_state(self.folder, state)
+        self._needed_by_states.append(state["checkpoints"])
+        self.keep_checkpoints(())
         for old in self._states()[STATES_KEPT:]:
             old.unlink()
 
     def load(self) -> SavedState | None:
         """The newest undamaged state, with the history cut back to it; None if there is none.
 
-        A state whose part of the history is damaged is of no use: the run would be reported with other numbers.
+        A state whose part of the history or whose checkpoints are damaged is of no use: the run would be reported with
+        other numbers.
         """
         for path in self._states():
             state = read_state(path)
-            if state is not None and self._history_is_of(state):
+            damaged = path if state is None else self._damaged_part_of(state)
+            if state is not None and damaged is None:
                 self._history.truncate(state["history_bytes"])
+                self._written = hashlib.sha256(self.history_file.read_bytes())
+                self._hashes = dict(state["checkpoints"])
+                self._needed_by_states.append(state["checkpoints"])
                 return state
-            damaged = self.history_file if state is not None else path
             log.warning(f"{damaged} is damaged, so the saved state {path} is not used; resuming from the one before")
             path.unlink()
         self._history.truncate(0)
         return None
 
-    def keep_checkpoints(self, names: Iterable[str], all_epochs: bool) -> None:
-        """Delete the validations' checkpoints except these; with ``all_epochs`` those of epochs' ends stay as well."""
+    def keep_checkpoints(self, names: Iterable[str]) -> None:
+        """Delete the validations' checkpoints except these and those that the saved states need."""
+        kept = set(names).union(*self._needed_by_states)
         for path in self.checkpoints.glob("epoch*.safetensors"):
-            if path.name not in names and ("-update" in path.name or not all_epochs):
+            if path.name not in kept:
                 path.unlink()
+
+    def check_files(self, checkpoints: Iterable[str]) -> None:
+        """Delete the validations' other checkpoints. UserError if one of these or the history is not as written."""
+        self._needed_by_states.clear()
+        self.keep_checkpoints(checkpoints)
+        damaged = self._damaged_checkpoint({name: self._hashes[name] for name in checkpoints})
+        if file_hash(self.history_file) != self._written.hexdigest():
+            damaged = self.history_file
+        if damaged:
+            raise UserError(
+                f"{damaged} changed on the disk after this training wrote it. Look at the disk, then give the same "
+                "command: it trains again from the last state before this change"
+            )
 
     def publish(self, run_folder: Path, best: str, epochs: bool, facts: TrainFacts, manifest: RunManifest) -> None:
         """Write the run's checkpoints, history, facts and manifest to its folder, then delete the workspace.
@@ -137,21 +182,31 @@ class Workspace:
             sources = {name: path for name, path in sources.items() if not name.startswith("epoch")}
         first_of: dict[str, Path] = {}
         for name, path in sorted(sources.items()):
-            _link(first_of.setdefault(file_hash(path), path), target / name)
+            _link(first_of.setdefault(self._hashes[path.name], path), target / name)
         _copy(self.history_file, run_folder / "history.jsonl")
         write_json(run_folder / "train.json", facts)
         files = ["history.jsonl", "train.json", *(f"checkpoints/{path.name}" for path in target.glob("*.safetensors"))]
         hashes = {name: file_hash(run_folder / name) for name in sorted(files)}
         write_json(run_folder / "manifest.json", {**manifest, "files": hashes})
-        for folder in [self.folder, *of_other_places(self.folder)]:
+        for folder in states_of(self.folder.parent, training_of(self.folder)):
             shutil.rmtree(folder)
 
-    def _history_is_of(self, state: SavedState) -> bool:
-        """Whether the history begins as it was when the state was saved."""
+    def _damaged_part_of(self, state: SavedState) -> Path | None:
+        """The file that is not as it was when the state was saved: the history up to there, or a checkpoint."""
         with self.history_file.open("rb") as file:
             begins = file.read(state["history_bytes"])
         expected = state.get("history_hash")
-        return len(begins) == state["history_bytes"] and expected in (None, hashlib.sha256(begins).hexdigest())
+        if len(begins) == state["history_bytes"] and expected in (None, hashlib.sha256(begins).hexdigest()):
+            return self._damaged_checkpoint(state["checkpoints"])
+        return self.history_file
+
+    def _damaged_checkpoint(self, hashes: dict[str, str]) -> Path | None:
+        """The first of these checkpoints that is lost or has another hash."""
+        for name, expected in sorted(hashes.items()):
+            path = self.checkpoints / name
+            if not path.exists() or file_hash(path) != expected:
+                return path
+        return None
 
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob("state-*.pt"), reverse=True)
