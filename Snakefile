@@ -23,11 +23,6 @@ min_version("9.27")
 HOME = Path(str(workflow.current_basedir))
 
 
-if not workflow.config_settings.configfiles:
-
-    configfile: HOME / "config/config.yaml"
-
-
 # For `--software-deployment-method apptainer` alone; envs/batchscope.def says how to build it. Snakemake checks the path in any
 # case, and refuses a space in it.
 if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:

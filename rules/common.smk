@@ -92,11 +92,22 @@ overwrite_function_params(
     Resource.evaluate, get_function_params(Resource("gpu", 1).evaluate)
 )
 
+REFERENCE = HOME / "config/config.yaml"
+try:
+    # Snakemake takes some mistakes in silence, such as a key that is there twice, and has a traceback for others.
+    for file in map(Path, workflow.configfiles or [REFERENCE]):
+        read_mapping(file, f"the config {file}")
+except UserError as error:
+    raise WorkflowError(f"batchscope: {error}")
+
+if not workflow.config_settings.configfiles:
+
+    configfile: REFERENCE
+
+
 CONTENT_MEMORY = Path("results/.content.json")
 
 try:
-    for file in map(Path, workflow.config_settings.configfiles):
-        read_mapping(file, f"the config {file}")  # a key that is there twice
     STUDY = Study.from_mapping(config)
     STUDY_FOLDER = f"results/{STUDY.study}"
     # Stage → hash of its code. To read it takes a second, for which a mistake in the config need not wait.

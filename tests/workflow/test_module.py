@@ -69,3 +69,11 @@ def test_a_prefix_of_paths_is_refused(caller):
     result = caller("--dry-run", more='prefix: "elsewhere"')
     assert result.returncode == 1
     assert "Remove `prefix:` and `replace_prefix:`" in result.stdout
+
+
+def test_a_key_that_is_twice_in_the_callers_config_is_told(caller, tmp_path):
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"mine": 1', '"mine": 1, "mine": 2'))
+    result = caller("--dry-run")
+    assert result.returncode == 1
+    assert "the key `mine` is there twice" in result.stdout

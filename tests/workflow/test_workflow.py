@@ -5,9 +5,12 @@ import re
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pytest
+from small_workflow import REFERENCE
 
 from batchscope.files import read_json
 
@@ -143,3 +146,24 @@ def test_a_mistake_in_the_config_is_one_message_without_a_traceback(workflow):
     assert result.returncode != 0
     assert "target_batch_size: unknown key; did you mean `target_batch_sizes`?" in result.stdout
     assert "Traceback" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("mistake", "told"),
+    [
+        (b"\nseeds: [1]\n", "the key `seeds` is there twice"),
+        (b"\n# M\xfcller\n", "is not UTF-8 text: save it as UTF-8"),
+    ],
+)
+def test_what_snakemake_would_not_see_in_the_default_config_is_told(root, workflow, tmp_path, mistake, told):
+    clone = tmp_path / "clone"
+    (clone / "config").mkdir(parents=True)
+    for name in ("Snakefile", "rules", "src", "workflow"):
+        (clone / name).symlink_to(root / name)
+    reference = (root / "config/config.yaml").read_bytes()
+    workflow = replace(workflow, root=clone)
+    for text, status in ((reference, 0), (reference + mistake, 1)):
+        (clone / "config/config.yaml").write_bytes(text)
+        result = workflow.snakemake("--dry-run", configfile=REFERENCE)
+        assert result.returncode == status
+        assert (told in result.stdout) == bool(status) and "Traceback" not in result.stdout
