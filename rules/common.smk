@@ -81,16 +81,16 @@ quote_python(RealExecutor.__subclasses__())
 gc.set_threshold(100_000, 50, 100)
 
 
-def known(function):
-    """The function with its signature remembered, which Snakemake works out anew for every job: a tenth of a dry run."""
-    overwrite_function_params(function, get_function_params(function))
+def known(function, called=None):
+    """The function with its signature remembered, which Snakemake works out anew for every job: a tenth of a dry run.
+
+    `called` is what is called in its place: of a method, the bound one, which has no `self`.
+    """
+    overwrite_function_params(function, get_function_params(called or function))
     return function
 
 
-# Snakemake calls this method for every resource of a job; its parameters are those without `self`.
-overwrite_function_params(
-    Resource.evaluate, get_function_params(Resource("gpu", 1).evaluate)
-)
+known(Resource.evaluate, called=Resource("gpu", 1).evaluate)
 
 REFERENCE = HOME / "config/config.yaml"
 try:
