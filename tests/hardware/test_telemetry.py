@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from batchscope.hardware.records import TelemetryTotals
-from batchscope.hardware.telemetry import Integral, Telemetry
+from batchscope.hardware.telemetry import Card, Integral, Telemetry
 from batchscope.training.ledger import Ledger
 
 CPU = torch.device("cpu")
@@ -55,6 +55,13 @@ def test_a_saved_ledger_brings_its_telemetry_back() -> None:
     with Telemetry(CPU, 1, None) as telemetry:
         ledger = Ledger(data_wait_seconds=1.5, telemetry=telemetry.totals())
     assert Ledger(**ledger.to_saved()) == ledger
+
+
+def test_the_jobs_that_share_a_card_are_told(monkeypatch) -> None:
+    monkeypatch.setenv("BATCHSCOPE_RUNS_PER_GPU", "10")
+    telemetry = Telemetry(CPU, 1, None)
+    telemetry.cards = [Card(None)]  # one whose driver has no answers
+    assert telemetry.facts() == UNKNOWN | {"jobs_per_gpu": 10}
 
 
 @NEEDS_GPU
