@@ -61,6 +61,7 @@ def test_the_jobs_that_share_a_card_are_told(monkeypatch) -> None:
     monkeypatch.setenv("BATCHSCOPE_RUNS_PER_GPU", "10")
     telemetry = Telemetry(CPU, 1, None)
     telemetry.cards = [Card(None)]  # one whose driver has no answers
+    telemetry.cards[0].sample(at=0.0)
     assert telemetry.facts() == UNKNOWN | {"jobs_per_gpu": 10}
 
 
