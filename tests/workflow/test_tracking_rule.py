@@ -24,6 +24,8 @@ def tracked(root, pristine, tmp_path_factory):
     workflow.write_config(**TRACKING)
     workflow.kill_in_mid_training(f"{RUN}/tracking.json")
     assert not (workflow.folder / TABLE).exists()
+    second = workflow.snakemake("--", TABLE)  # for all it knows, the first one is still at work
+    assert second.returncode != 0 and "cannot be locked" in second.stdout
     assert workflow.snakemake("--unlock").returncode == 0
     result = workflow.snakemake("--", TABLE, f"{RUN}/tracking.json")
     assert result.returncode == 0, result.stdout
