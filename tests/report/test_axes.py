@@ -130,6 +130,13 @@ def test_the_heat_map_has_every_trial_a_frame_around_each_choice_and_three_rules
         assert [10 ** (end[1] - end[0]) for end in ends] == pytest.approx([1, 2, 4])
 
 
+def test_every_row_of_the_latex_summary_names_its_cell(study: Path) -> None:
+    text = (study / "tables/summary.tex").read_text(encoding="utf-8")
+    rows = [line.split(" & ") for line in text.splitlines() if line.endswith(r"\\")][1:]
+    named = {(batch, policy, budget) for _, batch, policy, budget, *_ in rows}
+    assert len(named) == len(rows) and {budget for _, _, budget in named} == {"short", "even"}
+
+
 def test_the_page_shows_budgets_and_sweep(study: Path) -> None:
     names = {entry.name for entry in figure_names(SPEC)}
     assert {"training_loss_bert_short.png", "training_loss_bert_even.png", "best_of_n_bert.svg"} <= names

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fabricate
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -23,9 +24,11 @@ from batchscope.report.numbers import points
 from batchscope.report.page import markdown_cell, write_report
 from batchscope.report.spec import ReportSpec
 from batchscope.report.tables import summarise, write_tables
-from batchscope.report.verdicts import verdict_in_words
+from batchscope.report.verdicts import family_in_words, verdict_in_words
 from batchscope.report.visible import with_code
 from batchscope.statistics.conclusions import conclude
+from batchscope.statistics.contrasts import findings
+from batchscope.statistics.families import planned
 
 SPEC = fabricate.spec(report={"title": fabricate.HOSTILE})
 
@@ -209,6 +212,9 @@ def test_no_difference_and_a_wide_margin_say_no(tmp_path: Path) -> None:
     said = say(spec, finish(tmp_path, spec, effect=0.0, test=600))
     assert said.startswith("No: all 2 contrasts are equivalent within 12 points.")
     assert "That is enough for the margin of 12 points." in said
+    one = fabricate.spec(**ONE_MODEL, target_batch_sizes=[16, 64], seeds=[1, 2, 3, 4, 5], claims={"margin": 12})
+    said = say(one, finish(tmp_path / "one", one, effect=0.0, test=600))
+    assert said.startswith("No: the contrast is equivalent within 12 points.")
 
 
 def test_a_study_that_is_too_small_says_what_it_needs(tmp_path: Path) -> None:
@@ -226,6 +232,33 @@ def test_a_study_that_is_too_small_says_what_it_needs(tmp_path: Path) -> None:
     assert "It finds no difference, however large, with 80% power" in blind
     never = verdict_in_words(finding._replace(more_seeds=math.inf, more_reviews=40.0), spec.claims, {})
     assert "it needs 40 more test reviews (no number of seeds is enough with these reviews)." in never
+
+
+def test_an_interval_of_two_seeds_that_seems_to_contradict_its_verdict_says_so(tmp_path: Path) -> None:
+    """Both seeds gain the same on a hundred reviews and something on two others: p is small, and the interval is that
+    of one degree of freedom.
+    """
+    spec = fabricate.spec(**ONE_MODEL, target_batch_sizes=[16, 64])
+    before = np.zeros(5000, dtype=bool)
+    runs = {cell.run: before.copy() for cell in spec.cells}
+    for cell in spec.cells:
+        if cell.batch == 64:
+            runs[cell.run][: 100 + cell.seed] = True
+    (finding, _) = findings(planned(spec.cells, spec.claims), runs, (), spec.claims)
+    assert (finding.estimand, finding.seeds, finding.verdict) == ("population", 2, "different")
+    assert finding.low_points < 0 < finding.high_points
+    note = "With two seeds, the 95% interval is conservative"
+    assert note in verdict_in_words(finding, spec.claims, {}) and note in family_in_words([finding], spec.claims)
+    alike = finding._replace(verdict="equivalent", low_points=-1.0, high_points=0.4)
+    assert note in verdict_in_words(alike, spec.claims, {})
+    for clear in (
+        finding._replace(low_points=0.1),
+        finding._replace(seeds=3),
+        finding._replace(verdict="underpowered"),
+        alike._replace(low_points=-0.4),
+        finding._replace(estimand="these_reviews"),
+    ):
+        assert note not in verdict_in_words(clear, spec.claims, {}) + family_in_words([clear], spec.claims)
 
 
 def test_a_faulty_contrast_says_so_first(tmp_path: Path) -> None:

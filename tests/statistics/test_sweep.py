@@ -92,6 +92,7 @@ def test_the_grid_of_the_choices_has_the_chosen_candidates_by_the_name_of_their_
         ([0.5, 0.6, 0.7, 0.8, 0.9], 16e-5, "highest"),
         ([0.7, 0.9, 0.9, 0.7, 0.6], 2e-5, ""),
         ([0.5, 0.5], 1e-5, "lowest"),
+        ([0.5, 0.6, 0.7, 0.9, 0.9], 8e-5, "highest"),  # the highest is as good as the one chosen
     ],
 )
 def test_an_optimum_at_the_edge_is_flagged(accuracies: list[float], rate: float, edge: str) -> None:

@@ -63,6 +63,8 @@ def _headline(sizes: Sequence[Finding], claims: Claims) -> str:
     alike = len(with_verdict(sizes, "equivalent"))
     if held:
         return f"Yes, in {held} of {counted(total, 'contrast')} of target batch sizes, under {budgets}."
+    if alike == total == 1:
+        return f"No: the contrast is equivalent within {in_points(claims.margin)}."
     if alike == total:
         return f"No: all {counted(total, 'contrast')} are equivalent within {in_points(claims.margin)}."
     if alike:

@@ -72,13 +72,14 @@ def omnibus(trends: pd.DataFrame) -> str:
 
 
 def summary(cells: pd.DataFrame) -> str:
-    """Accuracy of every model, LR policy and batch size; ``cells`` is ``tables/summary.csv``."""
+    """Accuracy of every model, LR policy, budget and batch size; ``cells`` is ``tables/summary.csv``."""
     return _tabular(
         cells,
         {
             "model": "Model",
             "target_batch_size": "Batch size",
             "lr_policy": "LR policy",
+            "budget": "Budget",
             "learning_rate": "Learning rate",
             "seeds": "Seeds",
             "updates": "Updates",
@@ -88,7 +89,7 @@ def summary(cells: pd.DataFrame) -> str:
         },
         {"target_batch_size": _plain, "learning_rate": _rate, "seeds": _plain, "updates": _plain}
         | {"validation_accuracy_mean": _percent, "test_accuracy_mean": _percent, "test_accuracy_sd": _percent},
-        text=("model", "lr_policy"),
+        text=("model", "lr_policy", "budget"),
     )
 
 

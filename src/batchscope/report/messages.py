@@ -101,8 +101,8 @@ def sweep_message(made: Sequence[Choice]) -> str:
     """Whether the sweeps were wide enough."""
     at_edge = sum(bool(one.edge) for one in made)
     if at_edge:
-        return f"In {at_edge} of {counted(len(made), 'cell')} the chosen learning rate is at an edge of the sweep"
-    return "No chosen learning rate is at an edge of its sweep"
+        return f"In {at_edge} of {counted(len(made), 'cell')} the best learning rate is at an edge of the sweep"
+    return "In no cell is the best learning rate at an edge of the sweep"
 
 
 def noise_message(noise_scale: pd.DataFrame) -> str:

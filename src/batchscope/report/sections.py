@@ -30,7 +30,7 @@ def results_tables(spec: ReportSpec, summary: pd.DataFrame, baseline: Baseline) 
 
 
 def _results_table(spec: ReportSpec, summary: pd.DataFrame, baseline: Baseline) -> Table:
-    """Validation accuracy @ best epoch and test accuracy per model and batch size, the policies side by side."""
+    """Validation accuracy @ epoch of the best checkpoint, and test accuracy; the policies side by side."""
     policies, seeds = spec.policy_names, spec.seeds
     columns = ["model", "#batch size"]
     for policy in policies:
@@ -46,9 +46,9 @@ def _results_table(spec: ReportSpec, summary: pd.DataFrame, baseline: Baseline) 
                 row += [f"{mean_sd(cell['validation_accuracy_mean'], cell['validation_accuracy_sd'])} @{epochs}"]
                 row += [mean_sd(cell["test_accuracy_mean"], cell["test_accuracy_sd"]) + marks(cell)]
             rows.append(row)
-    several = f"Mean ± SD over seeds {listed(seeds)}; after @ the best epoch of each seed." if len(seeds) > 1 else ""
+    whose = f"Seed {seeds[0]}" if len(seeds) == 1 else f"Mean ± SD over seeds {listed(seeds)}"
     typical = summary.test_standard_error.median()
-    caption = f"{several or f'Seed {seeds[0]}; after @ the best epoch.'} Test accuracy is that of the best epoch on "
+    caption = f"{whose}; after @ the epoch of each run's best checkpoint. Test accuracy is that of this checkpoint on "
     caption += f"{counted(int(summary.test_examples.iloc[0]), 'review')}; binomial standard error about "
     caption += f"{100 * typical:.2f} points. For comparison, {baseline['name']}: validation "
     caption += f"{accuracy(baseline['validation_correct'] / baseline['validation_examples'])}, test "

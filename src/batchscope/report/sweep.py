@@ -81,8 +81,8 @@ def heat_maps(spec: FiguresSpec, tried: pd.DataFrame, model: str) -> Figure:
         axis.set_xlabel("target batch size (log scale)")
     axes[0].set_ylabel("learning rate (log scale)")
     seeds = int(tried.seeds.max())
-    note = f"Mean over {counted(seeds, 'seed')} of the best epoch's validation accuracy. Framed: chosen. Lines start "
-    note += "at the rate chosen for the smallest batch size and follow the scaling rules."
+    note = f"Mean over {counted(seeds, 'seed')} of the best checkpoint's validation accuracy. Framed: chosen. Lines "
+    note += "start at the rate chosen for the smallest batch size and follow the scaling rules."
     key = [Line2D([], [], color=INK, linewidth=1.3, linestyle=LINES[name], label=name) for name in RULES]
     frame(figure, f"{model}: validation accuracy by learning rate and target batch size", note, key)
     return figure
@@ -174,15 +174,16 @@ def _width(one: Choice) -> str:
 
 
 def _edges_in_words(made: Sequence[Choice]) -> list[str]:
-    """Which choices are at an edge of the sweep: there the best rate is not known."""
+    """In which cells the best rate is at an edge of the sweep: there a better one may lie beyond it."""
     at_edge = [one for one in made if one.edge]
     if not at_edge:
         return []
     cells = listed(
-        f"{one.model}, {one.budget}, batch size {one.target_batch_size:,} (the {one.edge}, {scientific(rate)})"
-        for one, rate in ((one, one.learning_rate) for one in at_edge)
+        f"{one.model}, {one.budget}, batch size {one.target_batch_size:,} (the {one.edge}; chosen: "
+        f"{scientific(one.learning_rate)})"
+        for one in at_edge
     )
     return [
-        f"In {len(at_edge)} of {counted(len(made), 'cell')} the chosen learning rate is at an edge of the sweep: "
-        f"{cells}. A better rate may lie beyond it: add rates there before comparing batch sizes."
+        f"In {len(at_edge)} of {counted(len(made), 'cell')} no learning rate is better than one at an edge of the "
+        f"sweep: {cells}. A better rate may lie beyond it: add rates there before comparing batch sizes."
     ]

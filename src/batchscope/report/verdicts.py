@@ -52,6 +52,8 @@ def verdict_in_words(finding: Finding, claims: Claims, reasons: Mapping[str, str
     said += f" The difference is {difference_in_words(finding)}, for {ESTIMANDS[finding.estimand]}; {_test(finding)}."
     if finding.verdict == "different" and finding.p_equivalence < claims.level:
         said += f" It is smaller than the margin of {in_points(claims.margin)}."
+    if _seems_to_contradict(finding, claims):
+        said += f" {CONSERVATIVE}"
     if finding.verdict == "underpowered":
         said += f" {lacking_in_words(finding, claims)}"
     return said
@@ -106,7 +108,26 @@ def family_in_words(findings: Sequence[Finding], claims: Claims) -> str:
     about = " and ".join(dict.fromkeys(ESTIMANDS[finding.estimand] for finding in findings))
     tests = " and ".join(dict.fromkeys(counted(finding.tests, "contrast") for finding in findings))
     said = f"Differences in points of test accuracy, for {about}. Holm's correction over {tests} at "
-    return said + f"{percent(claims.level, 0)}; equivalent: within {in_points(claims.margin)}."
+    said += f"{percent(claims.level, 0)}; equivalent: within {in_points(claims.margin)}."
+    return f"{said} {CONSERVATIVE}" if any(_seems_to_contradict(finding, claims) for finding in findings) else said
+
+
+CONSERVATIVE = (
+    "With two seeds, the 95% interval is conservative: it covers the truth more often. The verdict follows the p-value."
+)
+
+
+def _seems_to_contradict(finding: Finding, claims: Claims) -> bool:
+    """Whether the interval of two seeds seems to contradict the verdict.
+
+    It is a t interval with one degree of freedom for the whole error, and the test takes the part of the reviews as
+    known.
+    """
+    if finding.estimand != "population" or finding.seeds != 2:
+        return False
+    if finding.verdict == "different":
+        return finding.low_points <= 0 <= finding.high_points
+    return finding.verdict == "equivalent" and max(-finding.low_points, finding.high_points) > claims.margin
 
 
 def _subject(finding: Finding) -> str:

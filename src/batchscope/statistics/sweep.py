@@ -53,7 +53,8 @@ class Choice(NamedTuple):
     """The rate with the most correct validation reviews; the smallest of several."""
     validation_accuracy: float
     edge: str
-    """``lowest`` or ``highest`` where the choice is at an edge of the sweep, so that a better rate may lie beyond."""
+    """``lowest`` or ``highest`` where no rate is better than that at this edge of the sweep, so that a better one may
+    lie beyond. Of equally good rates the smallest is chosen, so ``highest`` need not be the chosen one."""
     lowest_within: float
     """The good range: rates next to the chosen one whose accuracy is at most ``POINTS`` lower, without a gap."""
     highest_within: float
@@ -111,7 +112,7 @@ def _choice(group: Sequence[Trial]) -> Choice:
         seeds=group[best].seeds,
         learning_rate=group[best].learning_rate,
         validation_accuracy=group[best].accuracy,
-        edge={0: "lowest", last: "highest"}.get(best, ""),
+        edge="lowest" if best == 0 else "highest" if group[last].accuracy == group[best].accuracy else "",
         lowest_within=group[low].learning_rate,
         highest_within=group[high].learning_rate,
         width_ratio=group[high].learning_rate / group[low].learning_rate,
