@@ -28,10 +28,11 @@ def omnibus(correct: NDArray[np.bool_]) -> Omnibus:
     """F of ``correct`` ``[K, J, N]``: K batch sizes, J ≥ 2 seeds paired by number, N reviews.
 
     Obuchowski and Rockette 1995 with the degrees of freedom of Hillis 2007 (doi 10.1002/sim.2532):
-    F = MS(T) / (MS(TR) + max(J(Cov₂ − Cov₃), 0)), where MS(T) and MS(TR) are the mean squares of batch size and of
-    batch size × seed over the accuracies, Cov₂ the mean covariance of different seeds at one batch size, Cov₃ that of
-    different seeds at different ones. df₁ = K − 1, df₂ = denominator² / (MS(TR)²/((K − 1)(J − 1))), and (K − 1)(J − 1)
-    for two seeds. For K = 2 it is the square of the t of ``crossed.population``.
+    F = MS(T) / (MS(TR) + max(J(Cov₂ − Cov₃), 0)/N), where MS(T) and MS(TR) are the mean squares of batch size and of
+    batch size × seed over the accuracies, Cov₂ the mean covariance over reviews of the correctness of different seeds
+    at one batch size, Cov₃ that of different seeds at different ones. df₁ = K − 1,
+    df₂ = denominator² / (MS(TR)²/((K − 1)(J − 1))), and (K − 1)(J − 1) for two seeds. For K = 2 it is the
+    square of the t of ``crossed.population``.
     """
     levels, seeds, reviews = correct.shape
     accuracies = correct.sum(-1, dtype=np.int64) / reviews
