@@ -146,6 +146,7 @@ def test_the_page_shows_budgets_and_sweep(study: Path) -> None:
     for said in ("The budgets side by side", "Learning-rate sweep", "Adam's horizon", "bert, short", "bert, even"):
         assert said.replace("'", "&#39;") in html or said in html, said
     assert "rank the batch sizes alike" in html or "The ranking of batch sizes depends on the budget" in html
+    assert "With two target batch sizes both test the same difference" in html
 
 
 @pytest.mark.parametrize(
