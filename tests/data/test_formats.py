@@ -13,6 +13,7 @@ import pytest
 from batchscope.data.columns import Columns
 from batchscope.data.decoding import read_text
 from batchscope.data.formats import read_table
+from batchscope.data.streams import text_parts
 from batchscope.errors import UserError
 
 COLUMNS = Columns("text", "label")
@@ -46,6 +47,22 @@ def test_compressed_files_are_those_they_hold(tmp_path: Path, format: str, conte
     compress = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard}[ending]
     assert read(tmp_path / f"a{format}", content) == [("a, b", 1), ("c", 0)]
     assert read(tmp_path / f"A{format}{ending}".upper(), compress(content.encode())) == [("a, b", 1), ("c", 0)]
+
+
+@pytest.mark.parametrize("ending", [".bz2", ".xz"])
+def test_no_compressed_stream_of_a_file_is_dropped(tmp_path: Path, ending: str) -> None:
+    """A file may have many streams, as pbzip2 writes it. Python's readers end at the first damaged one, silently."""
+    compress = {".bz2": bz2.compress, ".xz": lzma.compress}[ending]
+    first, second = compress(b"text,label\n" + b"a,1\n" * 50_000), compress(b"b,0\n" * 50_000)
+    path = tmp_path / f"a.csv{ending}"
+    assert read(path, first + second + b"\0" * 4) == [("a", 1)] * 50_000 + [("b", 0)] * 50_000
+    assert [len(part) for part in text_parts(path, "text", 100_000)] == [100_000]
+    damaged = bytes([*second[:20], second[20] ^ 1, *second[21:]])
+    for rest in (b"more", damaged, second[1:], second[:-9]):
+        path.write_bytes(first + rest)
+        for reader in (lambda: read_table(path, COLUMNS), lambda: list(text_parts(path, "text", 10))):
+            with pytest.raises(UserError, match=rf"a\.csv\{ending}, it may be damaged or cut off"):
+                reader()
 
 
 def test_embedded_line_breaks_quotes_and_a_byte_order_mark(tmp_path: Path) -> None:

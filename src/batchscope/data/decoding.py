@@ -2,9 +2,12 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 
@@ -23,6 +26,7 @@ MAGIC = {
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
     b"%PDF": "a PDF",
 }
+PART = 1 << 16
 UTF_32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -36,18 +40,36 @@ def read_bytes(path: Path) -> bytes:
         ending = path.suffix.lower()
         if ending == ".gz":
             return gzip.decompress(content)
-        if ending == ".bz2":
-            return bz2.decompress(content)
-        if ending == ".xz":
-            return lzma.decompress(content)
+        if ending in (".bz2", ".xz"):
+            return b"".join(decompressed(io.BytesIO(content), ending))
         if ending == ".zst":
             with pa.input_stream(pa.BufferReader(content), compression="zstd") as stream:
-                decompressed: bytes = stream.read()
-                return decompressed
+                whole: bytes = stream.read()
+                return whole
         return content
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         what = "damaged or cut off" if path.is_file() else "not there"
         raise UserError(f"data.source: cannot read {path}, it may be {what}: {error}") from None
+
+
+def decompressed(file: IO[bytes], ending: str) -> Iterator[bytes]:
+    """The content of a ``.bz2`` or ``.xz`` file, of all its compressed streams, at most ``PART`` bytes at a time.
+
+    The readers of ``bz2`` and ``lzma`` take a damaged stream for the end of the file, unless it is the first, and drop
+    what follows; pbzip2 writes a stream for every 900 kB. Raises OSError, EOFError or lzma.LZMAError for damage.
+    """
+    compressed = file.read(PART)
+    while compressed:
+        stream = bz2.BZ2Decompressor() if ending == ".bz2" else lzma.LZMADecompressor()
+        while not stream.eof:
+            compressed = compressed or (file.read(PART) if stream.needs_input else b"")
+            if stream.needs_input and not compressed:
+                raise EOFError("it ends within compressed data")
+            yield stream.decompress(compressed, PART)
+            compressed = b""
+        compressed = stream.unused_data.lstrip(b"\0")
+        while not compressed and (more := file.read(PART)):
+            compressed = more.lstrip(b"\0")
 
 
 def read_text(path: Path) -> str:

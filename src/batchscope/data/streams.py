@@ -3,7 +3,6 @@
 The formats are those of ``formats``, and what is refused there is refused here. A JSON array alone is read as a whole.
 """
 
-import bz2
 import csv
 import gzip
 import io
@@ -14,12 +13,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchscope.data.decoding import Repeating, parsed_record
+from batchscope.data.decoding import Repeating, decompressed, parsed_record
 from batchscope.data.layout import READ, table_ending
 from batchscope.errors import UserError
 
@@ -83,13 +82,36 @@ def _opened(path: Path) -> IO[bytes]:
     ending = path.suffix.lower()
     if ending == ".gz":
         return gzip.GzipFile(path)  # type: ignore[return-value]
-    if ending == ".bz2":
-        return bz2.open(path)
-    if ending == ".xz":
-        return lzma.open(path)
+    if ending in (".bz2", ".xz"):
+        return io.BufferedReader(_Decompressed(path, ending))
     if ending == ".zst":
         return pa.input_stream(str(path), compression="zstd")  # type: ignore[no-any-return]
     return path.open("rb")
+
+
+class _Decompressed(io.RawIOBase):
+    """A ``.bz2`` or ``.xz`` file as one of its content."""
+
+    def __init__(self, path: Path, ending: str) -> None:
+        self._file = path.open("rb")
+        self._parts, self._rest = decompressed(self._file, ending), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        while not self._rest:
+            part = next(self._parts, None)
+            if part is None:
+                return 0
+            self._rest = part
+        count = min(len(buffer), len(self._rest))
+        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _delimited(path: Path, column: str) -> Iterator[Text]:
