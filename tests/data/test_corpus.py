@@ -246,6 +246,37 @@ def test_class_names_of_a_dataset_file_survive(tmp_path: Path) -> None:
     assert rows(build(local(tmp_path), tmp_path)) == [("a", "neg", "train"), ("b", "pos", "train")]
 
 
+def with_class_names(path: Path, names: object) -> Path:
+    """A parquet file whose metadata state names, in the form in which `datasets` writes them."""
+    features = {"label": {"names": names, "_type": "ClassLabel"}}
+    table = pa.table({"text": ["a", "b"], "label": [1, 0]})
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    return path
+
+
+@pytest.mark.parametrize("names", [[0, 1], [None, "a"], ["a", "a"], ["a", " "], ["a", "\ud83d"], [], "ab"])
+def test_class_names_that_name_no_class_are_refused(tmp_path: Path, names: object) -> None:
+    source = with_class_names(tmp_path / "a.parquet", names)
+    with pytest.raises(UserError, match=r"data\.label: .*a\.parquet states .* as the names of the classes"):
+        build(local(source), tmp_path)
+
+
+@pytest.mark.parametrize("named", ["train", "test"])
+def test_class_names_that_one_file_alone_states_are_refused(tmp_path: Path, named: str) -> None:
+    for split in ("train", "test"):
+        write([(f"{split} a", 1), (f"{split} b", 0)], tmp_path / f"{split}.parquet")
+    with_class_names(tmp_path / f"{named}.parquet", ["neg", "pos"])
+    with pytest.raises(UserError, match=rf"do not state the same class names .*{named}\.parquet: neg, pos"):
+        build(local(tmp_path), tmp_path)
+
+
+def test_decimals_without_a_fraction_are_whole_numbers(tmp_path: Path) -> None:
+    """Databases export their integers as decimals."""
+    write([("a", Decimal(1)), ("b", Decimal(10))], tmp_path / "a.parquet")
+    assert build(local(tmp_path), tmp_path).classes == ["1", "10"]
+
+
 @pytest.mark.parametrize(
     ("reviews", "names", "message"),
     [

@@ -106,13 +106,14 @@ def _joined(source: Source) -> Corpus:
 def _numbered(parts: list[Part]) -> tuple[NDArray[np.int64], list[str]]:
     """Labels as indices, and the class names: those the source states, else the sorted values."""
     values = [value for part in parts for value in part.label.to_pylist()]
-    stated = parts[0].class_names
+    stated = next((part.class_names for part in parts if part.class_names is not None), None)
     if stated is None or isinstance(values[0], str):
         classes = sorted(set(values))
         number = {value: index for index, value in enumerate(classes)}
         return np.array([number[value] for value in values], dtype=np.int64), [str(value) for value in classes]
     if any(part.class_names != stated for part in parts):
-        raise UserError(f"data.label: the class names differ between {_names(parts)}")
+        given = "; ".join(f"{part.name}: {', '.join(part.class_names or ['none'])}" for part in parts)
+        raise UserError(f"data.label: the files do not state the same class names ({given:.300}); write them alike")
     outside = sorted({value for value in values if not 0 <= value < len(stated)})
     if outside:
         count = sum(value in outside for value in values)

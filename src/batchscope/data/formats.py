@@ -61,16 +61,26 @@ def _parquet(path: Path, columns: Columns) -> FileTable:
         table = pq.read_table(path, columns=list(dict.fromkeys(columns)), partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"data.source: cannot read {path}, it may be damaged or cut off: {error}") from None
-    return FileTable(table, _class_names(schema, columns.label))
+    return FileTable(table, _class_names(schema, columns.label, path))
 
 
-def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
-    """The names of a ClassLabel column in a parquet file that `datasets` wrote."""
+def _class_names(schema: pa.Schema, label: str, path: Path) -> list[str] | None:
+    """The names of a ClassLabel column in a parquet file that `datasets` wrote. Raises UserError if they name none."""
     try:
-        features = parse_json(schema.metadata[b"huggingface"])["info"]["features"]
-        return list(features[label]["names"])
+        names = parse_json(schema.metadata[b"huggingface"])["info"]["features"][label]["names"]
     except (TypeError, KeyError, ValueError):
         return None
+    if not isinstance(names, list) or not names or not all(map(_is_name, names)) or len(set(names)) < len(names):
+        raise UserError(
+            f"data.label: {path} states {names!r:.80} as the names of the classes in {label!r}; they must be texts, a "
+            "different one for each class. Write the file anew with such names, or with none"
+        )
+    return names
+
+
+def _is_name(value: object) -> bool:
+    """Whether a value is a text that can be written: not blank, and without half a character."""
+    return isinstance(value, str) and bool(value.strip()) and not any(0xD800 <= ord(c) < 0xE000 for c in value)
 
 
 # ------------------------------------------------------------------------------------------- csv and tsv
