@@ -3,6 +3,7 @@
 import json
 import logging
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 
 import datasets
@@ -286,7 +287,8 @@ def test_decimals_without_a_fraction_are_whole_numbers(tmp_path: Path) -> None:
         ([("a", 0), ("b", None)], {}, r"data\.label: data row 2 of .*a\.parquet has no label"),
         ([("a", 0), (" ", 1), ("c", None)], {}, r"data row 2 of .* no text.*\n.*data row 3 of .* no label"),
         ([("a", 0)] + [("", 0)] * 20, {}, r"20 of 21 data rows \(2, .*, 13 and 8 more\)"),
-        ([("a", 0.5), ("b", 1.0)], {}, r"data\.label: .* whole numbers or strings"),
+        ([("a", 1.0), ("b", 0.5)], {}, r"data\.label: data row 2 of .* has 0\.5 .* whole numbers or strings"),
+        ([("a", Decimal("1.0")), ("b", Decimal("0.5"))], {}, r"data\.label: data row 2 of .* has 0\.5"),
         ([("a", 3), ("b", 3)], {}, "all 2 reviews are of class '3'; two classes"),
         ([(1, 0), (2, 1)], {}, r"data\.text: .*not text"),
         ([(f"text {n}", n) for n in range(20)], {}, "each of the 20 reviews has a label of its own, from '0' to '19'"),

@@ -162,7 +162,8 @@ def test_a_very_long_text(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "a", "label": "x"}', "data row 2 has 'x'"),
         ("a.jsonl", '{"text": "a", "label": [1]}', "whole numbers alone or strings alone; data row 1"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "a", "label": true}', "data row 2 has True"),
-        ("a.jsonl", '{"text": "a", "label": 1' + "0" * 30 + "}", "whole numbers"),
+        ("a.jsonl", '{"text": "a", "label": 1' + "0" * 30 + "}", "whole numbers .*; data row 1 has 1000"),
+        ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": "a", "label": "c\\ud83d"}', r"; data row 2 has 'c\\ud83d'"),
         ("a.jsonl", '{"text": "a\\ud83d", "label": 1}', "data.text: data row 1 .* half a character"),
     ],
 )

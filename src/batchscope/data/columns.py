@@ -1,6 +1,7 @@
 """The column of the text and the column of the label: checked, and brought to one type each."""
 
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from math import isnan
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]*)?$"
 """A label with a leading zero is a string: ``01`` and ``1`` would be one number."""
 EXACT = 2**53
 """Whole numbers beyond are not told apart as floats."""
+NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+LARGEST = 10**18
 ODD = "something else"
 FEW = 12
 
@@ -66,11 +69,15 @@ def checked_label(values: pa.ChunkedArray, column: str, name: str) -> pa.Chunked
     _refuse(pc.is_null(values, nan_is_null=True), f"data.label: {{}} of {name} {{}} no label in column {column!r}")
     if _is_text(values.type) or pa.types.is_boolean(values.type):
         return values.cast(pa.string())
-    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or len(values) == 0:
+    if any(holds(values.type) for holds in NUMBERS) or len(values) == 0:
         try:
             return values.cast(pa.int64())
         except pa.ArrowInvalid:
-            pass
+            row = next((n for n, value in enumerate(values.to_pylist()) if not _is_whole(value)), 0)
+            raise UserError(
+                f"data.label: data row {row + 1} of {name} has {values[row]} in column {column!r}; it must hold whole "
+                "numbers or strings; a number of more than 18 digits must be a string"
+            ) from None
     raise UserError(
         f"data.label: column {column!r} of {name} holds {values.type}; it must hold whole numbers or strings"
     )
@@ -100,9 +107,14 @@ def scalar_labels(values: list[object], column: str, name: str) -> pa.Array:
             pass
     first = next(_kind(value) for value in given if value is not None)
     odd = next(
-        (n for n, value in enumerate(given, 1) if _kind(value) not in (None, first) or _kind(value) == ODD), None
+        (
+            n
+            for n, value in enumerate(given, 1)
+            if _kind(value) not in (None, first) or _kind(value) == ODD or _has_no_room(value)
+        ),
+        None,
     )
-    where = f"; data row {odd} has {given[odd - 1]!r}" if odd is not None else ""
+    where = f"; data row {odd} has {given[odd - 1]!r:.80}" if odd is not None else ""
     raise UserError(f"data.label: column {column!r} of {name} must hold whole numbers alone or strings alone{where}")
 
 
@@ -112,6 +124,17 @@ def _kind(value: object) -> str | None:
         return None
     kinds = {bool: "true or false", int: "numbers", float: "numbers", str: "strings"}
     return kinds.get(type(value), ODD)
+
+
+def _has_no_room(value: object) -> bool:
+    """Whether Arrow has no type for a label: half a character, or a number of 19 digits or more."""
+    if isinstance(value, str):
+        return any(0xD800 <= ord(character) < 0xE000 for character in value)
+    return isinstance(value, int) and abs(value) >= LARGEST
+
+
+def _is_whole(value: int | float | Decimal) -> bool:
+    return float(value).is_integer() and abs(float(value)) < LARGEST
 
 
 def unlabelled(label: pa.ChunkedArray) -> bool:
