@@ -1,6 +1,7 @@
 """The config: every key, its type, its default and what it means. Validated here, used by ``study``."""
 
 import re
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -37,6 +38,8 @@ NoiseScale = Annotated[
     Literal["off", "cheap", "full"], BeforeValidator(lambda value: "off" if value is False else value)
 ]
 DEFAULT_VOCABULARY_SIZE = 8000
+SMALLEST, LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
+"""Normal numbers of float32."""
 HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 
@@ -102,7 +105,7 @@ class Synthetic(Section):
 class Data(Section):
     """Where the reviews come from and how they become tokens."""
 
-    source: str = "stanfordnlp/imdb"
+    source: Annotated[str, Field(min_length=1)] = "stanfordnlp/imdb"
     """Hub id, file or folder (parquet, csv, tsv, JSON; texts in the aclImdb layout), or `synthetic`: docs/data.md."""
     revision: str | None = None
     """Commit hash, tag or branch of a hub id. Pin it: a branch can move."""
@@ -166,7 +169,7 @@ class Data(Section):
 class Model(Section):
     """An encoder: pretrained (`checkpoint`) or from scratch (`architecture`)."""
 
-    checkpoint: str | None = None
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None
     """Hub id or local folder of a pretrained encoder, in safetensors."""
     revision: str | None = None
     """Commit hash, tag or branch of a hub id. Pin it: a branch can move."""
@@ -604,4 +607,23 @@ class Config(Section):
                         f"there. With `reference_batch_size: {reference}` it reaches up to {largest}. Choose smaller "
                         "`target_batch_sizes`, a larger `reference_batch_size`, larger `betas` or `half_life`"
                     ) from None
+        return self
+
+    @model_validator(mode="after")
+    def _scaled_numbers_can_be_used(self) -> Self:
+        """Weights are float32: there a smaller number is 0 and a larger one infinite, and Adam divides by ε and 1−β."""
+        for name, given in self.lr_policies.items():
+            for policy, size in product(given.trained(name).values(), self.target_batch_sizes):
+                optimizer = policy.optimizer(self.optimizer, size)
+                for what, value in (("the learning rate", policy.learning_rate(size)), ("Adam's ε", optimizer.eps)):
+                    if not SMALLEST <= value <= LARGEST:
+                        raise ValueError(
+                            f"lr_policies.{name}: at target batch size {size} {what} is {value:g}, not between "
+                            f"{SMALLEST:.2g} and {LARGEST:.2g}, the limits of float32; correct it or its scaling"
+                        )
+                if max(optimizer.betas) == 1:
+                    raise ValueError(
+                        f"lr_policies.{name}.scale_betas: at target batch size {size} β becomes 1, as "
+                        f"`reference_batch_size: {policy.reference_batch_size}` is so much larger; correct it"
+                    )
         return self

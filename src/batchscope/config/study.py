@@ -35,7 +35,7 @@ from batchscope.insight.spec import (
     LabelReviewSpec,
 )
 from batchscope.provenance.fingerprint import content_hash
-from batchscope.provenance.layout import run_path
+from batchscope.provenance.layout import RESULTS, run_path
 from batchscope.provenance.spec import Spec
 from batchscope.report.spec import BranchesSpec, ErrorsShown, FiguresSpec, GridCell, MapsSpec, ReportSpec, TablesSpec
 from batchscope.tracking import TrackingSpec
@@ -533,6 +533,11 @@ class Study(Config):
                 )
             if source != "synthetic" and path_exists(source) and not is_file_or_folder(source):
                 raise UserError(f"{key}: {shown(source)} is neither a file nor a folder, but a pipe or a device")
+        if self.data.kind == "local" and Path.cwd().is_relative_to(Path(self.data.source).expanduser().resolve()):
+            raise UserError(
+                f"data.source: {shown(self.data.source)} contains the folder {RESULTS}, whose files would be read as "
+                "data; name the file, or move the data to a folder of its own"
+            )
         review = self.data.label_review
         if review is not None and not (path_exists(review) and Path(review).expanduser().is_file()):
             raise UserError(f"data.label_review: there is no file {shown(review)}")
