@@ -23,7 +23,8 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 READ = "a .parquet, .csv, .tsv, .jsonl or .json file (all but .parquet may be compressed: .gz, .bz2, .xz, .zst)"
 NOT_READ = (
     *(".zip", ".tar", ".tgz", ".7z", ".rar", ".xls", ".xlsx", ".ods", ".arrow", ".feather", ".orc", ".avro"),
-    *(".pkl", ".pickle", ".db", ".sqlite", ".sqlite3", ".h5", ".hdf5", ".xml", ".lz4"),
+    *(".pkl", ".pickle", ".db", ".sqlite", ".sqlite3", ".h5", ".hdf5", ".xml", ".lz4", ".lzma", ".br", ".z"),
+    *(".part", ".partial", ".crdownload", ".download"),
 )
 """Endings of files that may hold reviews and are not read: beside a split of that name they are refused."""
 
@@ -254,10 +255,13 @@ def _tables(root: Path, files: list[Path], left_out: list[LeftOut]) -> Layout:
 
 
 def _refuse_a_split(root: Path, file: Path) -> None:
-    """Raises UserError for a file that is not read although its name says that it is a split."""
+    """Raises UserError for a file that is not read although its name, or that of a folder, says that it is a split."""
     name = file.relative_to(root)
     ending = "".join(file.suffixes[-1:]).lower()
-    if (table_ending(file) or ending in NOT_READ or ending in COMPRESSED) and _words_of(_without_endings(file.name)):
+    said = _words_of(_without_endings(file.name)) or any(
+        folder_kind(folder) for folder in name.parts[:-1] if ending in NOT_READ
+    )
+    if (table_ending(file) or ending in NOT_READ or ending in COMPRESSED) and said:
         raise UserError(
             f"data.source: {name} in {root} is named like a split, but is not read "
             + (f"because {BESIDE_TEXTS}" if table_ending(file) else f"because it is not {READ}")
