@@ -226,7 +226,22 @@ def test_a_tokenizer_without_padding_is_refused(data: tuple[Path, Path], tmp_pat
 
 def test_an_empty_folder_is_refused(data: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    with pytest.raises(UserError, match="checkpoint: cannot load the tokenizer"):
+    with pytest.raises(UserError, match=r"checkpoint: .*model has no config\.json$"):
+        tokenize(spec(checkpoint=str(tmp_path / "model"), content="…"), *data, tmp_path / "tokens")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("adapter_config.json", "an adapter of another model"),
+        ("0_Transformer/config.json", "0_Transformer has;"),
+    ],
+)
+def test_a_folder_that_is_no_model_s_says_so(data: tuple[Path, Path], tmp_path: Path, name: str, message: str) -> None:
+    """Tokens are made before the weights are looked at."""
+    (tmp_path / "model" / name).parent.mkdir(parents=True)
+    (tmp_path / "model" / name).write_text("{}")
+    with pytest.raises(UserError, match=rf"model has no config\.json.*{message}"):
         tokenize(spec(checkpoint=str(tmp_path / "model"), content="…"), *data, tmp_path / "tokens")
 
 

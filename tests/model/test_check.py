@@ -63,12 +63,19 @@ def test_an_encoder_that_needs_more_than_token_ids_is_one_message(tokens):
         check_model(model, tokens)
 
 
-def test_weights_that_are_not_finite_are_found(tokens):
+@pytest.mark.parametrize(("part", "row"), [("LayerNorm", 3), ("position_embeddings", -1)])
+def test_weights_that_are_not_finite_are_found(tokens, part, row):
+    """Also that of a position that the rehearsed reviews do not reach."""
     model = classifier()
     with torch.no_grad():
-        model.encoder.embeddings.LayerNorm.weight[3] = torch.nan
-    with pytest.raises(UserError, match="its output is not finite"):
+        getattr(model.encoder.embeddings, part).weight[row] = torch.nan
+    with pytest.raises(UserError, match=rf"encoder\.embeddings\.{part}\.weight has values that are not finite"):
         check_model(model, tokens)
+
+
+def test_an_output_that_is_not_finite_is_found(tokens):
+    with pytest.raises(UserError, match="its output is not finite"):
+        check_model(classifier(layer_norm_eps=-1.0), tokens)
 
 
 @pytest.mark.parametrize("changes", [{}, {"hidden_dropout_prob": 1.0}])

@@ -15,6 +15,7 @@ from batchscope.model.classifier import TextClassifier, build_model
 from batchscope.model.encoders import pretrained_encoder
 from batchscope.model.folder import INDEX, WEIGHTS, check_folder, model_files
 from batchscope.model.spec import ModelSpec
+from batchscope.provenance.fingerprint import content_hash
 
 
 @pytest.fixture
@@ -195,6 +196,7 @@ def test_a_config_with_code_or_half_the_attention(folder, change, caplog):
     ("change", "message"),
     [
         ({"num_hidden_layers": 0}, "(?s)the file has 32 weights that the encoder does not have.*more layers"),
+        ({"vocab_size": 0}, "index 0 is out of bounds.*\nCorrect its config.json"),
         ({"num_attention_heads": 0}, "integer (modulo|division).* by zero"),
         ({"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}, "Python code of its own .* is never run"),
         ({"hidden_act": "swish2"}, "does not know 'swish2'"),
@@ -268,7 +270,7 @@ def corrupt_header(path):
         ),
         (
             lambda path: (path.unlink(), path.with_name(INDEX).write_text('{"weight_map": ' + "[" * 100_000)),
-            "has no model.safetensors",
+            r"model\.safetensors\.index\.json is damaged",
         ),
         (lambda path: path.write_bytes(b""), "it has 0 bytes"),
         (lambda path: path.write_text("<!DOCTYPE html><html>not found</html>"), "its header would have"),
@@ -308,6 +310,32 @@ def test_a_checkpoint_in_shards_is_loaded_and_a_missing_shard_named(tmp_path):
     shards[1].unlink()
     with pytest.raises(UserError, match=f"names {shards[1].name}, which"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        {"metadata": {}, "weight_map": {"a": "/etc/passwd"}},
+        {"metadata": {}, "weight_map": {"a": "../model.safetensors"}},
+        {"metadata": {}, "weight_map": {"a": 7}},
+        {"metadata": {}, "weight_map": {}},
+        {"weight_map": {"a": "encoder.safetensors"}},
+    ],
+)
+def test_an_index_that_does_not_name_files_of_its_folder_is_refused(folder, index):
+    """A path from the root was a traceback while the config was read."""
+    (folder / WEIGHTS).rename(folder / "encoder.safetensors")
+    (folder / INDEX).write_text(json.dumps(index))
+    content_hash(folder, files=model_files(folder))
+    with pytest.raises(UserError, match=r"model\.safetensors\.index\.json is damaged: it needs a `weight_map`"):
+        load(folder)
+
+
+def test_an_adapter_with_the_config_of_its_model_is_refused_as_an_adapter(folder):
+    (folder / WEIGHTS).rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no model\.safetensors: it is an adapter .*merge_and_unload"):
+        load(folder)
 
 
 def test_a_file_instead_of_a_folder_is_refused(folder):

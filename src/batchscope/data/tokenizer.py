@@ -11,6 +11,7 @@ from batchscope.data.decoding import POINTER
 from batchscope.data.tokenizer_errors import explained
 from batchscope.errors import UserError
 from batchscope.files import parse_json
+from batchscope.model.folder import check_described
 from batchscope.model.spec import Architecture, ModelSpec
 
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]",
@@ -42,6 +43,7 @@ def pretrained_tokenizer(model: ModelSpec, max_length: int) -> PreTrainedTokeniz
     assert checkpoint is not None
     name = str(Path(checkpoint).expanduser()) if model.revision is None else checkpoint
     if model.revision is None:
+        check_described(Path(name))
         _check_files(Path(name))
     revision = {} if model.revision is None else {"revision": model.revision}
     with explained(f"checkpoint: cannot load the tokenizer of {checkpoint!r}", ADVICE):

@@ -5,6 +5,7 @@ An encoder that cannot do one of them would otherwise fail in its first minute, 
 
 import logging
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -38,7 +39,7 @@ def check_model(model: TextClassifier, tokens: Tokens, folder: Path | None = Non
     label = torch.from_numpy(tokens.label[rows].astype("int64"))
     try:
         with torch.random.fork_rng(devices=[]):
-            problems = _problems_of_passes(model.train(), ids, mask, label)
+            problems = _damaged_weights(model) or _problems_of_passes(model.train(), ids, mask, label)
             if not problems and folder is not None:
                 problems = _problems_of_saving(model.eval(), ids, mask, folder)
             if not problems:
@@ -48,6 +49,12 @@ def check_model(model: TextClassifier, tokens: Tokens, folder: Path | None = Non
         model.train(training)
     if problems:
         raise UserError(f"the {model.config.model_type} encoder cannot be trained here: " + "; ".join(problems))
+
+
+def _damaged_weights(model: TextClassifier) -> list[str]:
+    """One that is not finite may be of a token or position that the rehearsed reviews do not have."""
+    damaged = (name for name, value in model.state_dict().items() if not value.isfinite().all())
+    return [f"{name} has values that are not finite: the weights are damaged" for name in islice(damaged, 1)]
 
 
 def _problems_of_passes(model: TextClassifier, ids: Tensor, mask: Tensor, label: Tensor) -> list[str]:

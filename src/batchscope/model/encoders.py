@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 KEYS_WITHOUT_ATTRIBUTE = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
 UNUSABLE = (
     *(OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, AssertionError),
-    *(ZeroDivisionError, OverflowError),
+    *(ZeroDivisionError, OverflowError, IndexError),
 )
 """What transformers raises for a config or a checkpoint that it cannot build a model of."""
 

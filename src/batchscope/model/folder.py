@@ -51,27 +51,40 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def shards(folder: Path) -> list[Path]:
-    """Files that the index of a sharded checkpoint names; none where the index cannot be read."""
+    """Files that the index of a sharded checkpoint names; none where it cannot be read or names others than its own."""
     try:
-        names = parse_json((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-        return sorted({folder / name for name in names})
+        names = {Path(name) for name in parse_json((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
+    outside = any(name.is_absolute() or ".." in name.parts for name in names)
+    return [] if outside else sorted(folder / name for name in names)
+
+
+def check_described(folder: Path) -> None:
+    """Refuse what has no config.json, and so neither model nor tokenizer. Raises UserError, which says what to do."""
+    if not folder.is_dir():
+        raise UserError(f"checkpoint: {folder} is a file; name the folder that holds config.json and {WEIGHTS}")
+    if not (folder / "config.json").is_file():
+        below = sorted(path.parent for path in folder.glob("*/config.json"))
+        there = f", but {below[0]} has; name that" if below else ""
+        raise UserError(f"checkpoint: {folder} has no config.json{_adapter(folder) or there}")
 
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that no model can be loaded from. Raises UserError, which says what to do."""
-    if not folder.is_dir():
-        raise UserError(f"checkpoint: {folder} is a file; name the folder that holds config.json and {WEIGHTS}")
+    check_described(folder)
     for path in model_files(folder):
         if _begins_with(path, POINTER):
             raise UserError(
                 f"checkpoint: {path} is a Git LFS pointer, not the file itself; "
                 f"run `git lfs pull` in {folder}, or download the file again"
             )
-    if not (folder / "config.json").is_file():
-        raise UserError(f"checkpoint: {folder} has no config.json{_adapter(folder)}")
     weights = _weights(folder)
+    if not (folder / WEIGHTS).exists() and (folder / INDEX).is_file() and not (weights and _has_metadata(folder)):
+        raise UserError(
+            f"checkpoint: {folder / INDEX} is damaged: it needs a `weight_map` from each weight to a file of {folder}, "
+            "and `metadata`; download it again, or save the model again"
+        )
     if not weights:
         raise UserError(f"checkpoint: {folder} has no {WEIGHTS}{_other_weights(folder)}")
     for path in weights:
@@ -79,6 +92,10 @@ def check_folder(folder: Path) -> None:
             raise UserError(f"checkpoint: {INDEX} names {path.name}, which {folder} does not have; download it again")
         if problem := damage(path):
             raise UserError(f"checkpoint: {path} is not a whole safetensors file: {problem}; download or save it again")
+
+
+def _has_metadata(folder: Path) -> bool:
+    return "metadata" in parse_json((folder / INDEX).read_text(encoding="utf-8"))
 
 
 def stored_kinds(folder: Path) -> dict[str, str]:
@@ -136,6 +153,8 @@ def _adapter(folder: Path) -> str:
 
 def _other_weights(folder: Path) -> str:
     """How to convert weights of another format."""
+    if adapter := _adapter(folder):
+        return adapter
     if (folder / WEIGHTS).is_symlink() and not (folder / WEIGHTS).exists():
         return ", only a link of that name to a file that is not there; download it again"
     if (folder / WEIGHTS).exists():
