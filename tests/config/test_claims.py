@@ -1,9 +1,14 @@
 """Mistakes in `claims:` are named by key, value and what is allowed."""
 
+import math
+
 import pytest
 
+from batchscope.config.claims import SMALLEST_LEVEL, Claims
 from batchscope.config.study import Study
 from batchscope.errors import UserError
+from batchscope.statistics.components import Components
+from batchscope.statistics.power import smallest_difference
 
 CONFIG = {
     "study": "s",
@@ -47,6 +52,24 @@ def test_mistakes_name_their_key(keys: dict[str, object], message: str) -> None:
     assert message in str(error.value)
 
 
-def test_an_impossible_margin_is_refused() -> None:
-    with pytest.raises(UserError, match=r"claims\.margin: must be above 0"):
-        Study.from_mapping(CONFIG | {"claims": {"margin": 0}})
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    [
+        ({"margin": 0}, r"claims\.margin: must be above 0"),
+        ({"level": 1e-20}, r"claims\.level: must be 1e-06 or more .*1e-20"),
+        ({"level": 0.95}, r"claims: `level: 0\.95` must be below `power: 0\.8`: the accepted probability"),
+        ({"level": 0.05, "power": 0.05}, r"claims: `level: 0\.05` must be below `power: 0\.05`"),
+    ],
+)
+def test_impossible_numbers_are_refused(claims: dict[str, float], message: str) -> None:
+    """A level above the power, or too small for critical values, was a traceback after the last training."""
+    with pytest.raises(UserError, match=message):
+        Study.from_mapping(CONFIG | {"claims": claims})
+
+
+def test_the_smallest_level_and_power_that_are_accepted_have_a_smallest_difference() -> None:
+    claims = Claims(level=SMALLEST_LEVEL, power=1.001 * SMALLEST_LEVEL)
+    for seeds in (2, 3, 1000):
+        for tests in (1, 10_000):
+            found = smallest_difference(Components(0.01, 0.1, 0.3), seeds, 500, claims.level / tests, claims.power)
+            assert 0 < found < math.inf

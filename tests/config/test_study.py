@@ -139,7 +139,7 @@ def train_specs(study: Study) -> dict[Cell, str]:
         ("models.bert", {"checkpoint": ""}, "models.bert.checkpoint: must be text that is not empty"),
         ("models.bert", {}, "models.bert: give either `checkpoint` or `architecture`"),
         ("models.bert.architecture", "bert", "models.bert: give either `checkpoint` or `architecture`"),
-        ("models", {}, "models: .*at least 1"),
+        ("models", {}, "models: must be a section of at least 1 entry"),
         ("study", "a/b", "study: .*'a/b'"),
         ("threads", "two", "mistakes:\n  threads: must be a whole number or `auto` .*'two'"),
         ("physical_batch_size", 0, "mistakes:\n  physical_batch_size: must be above 0 or `auto` .*0"),

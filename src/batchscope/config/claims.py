@@ -63,16 +63,30 @@ class ClaimedContrast(Section):
                         yield f"{key}: the study has no {factor} {level}; there is {either(list(there))}"
 
 
+SMALLEST_LEVEL = 1e-6
+"""Below, and after Holm's correction, the numbers have too few digits for critical values."""
+
+
 class Claims(Section):
     """What the study is to establish: which cells are compared, and by which rule a difference counts."""
 
     margin: PositiveFloat = 0.5
     """Points of accuracy: a smaller difference does not matter to you. Two cells are *equivalent* if their difference
     is shown to lie within it, and the study's power is stated for it."""
-    level: Fraction = 0.05
+    level: Annotated[Fraction, Field(ge=SMALLEST_LEVEL)] = 0.05
     """Largest accepted probability of a false *different* in a family of contrasts, and of a false *equivalent*."""
     power: Fraction = 0.8
     """Wanted probability of finding a difference as large as `margin`."""
     contrasts: dict[Name, ClaimedContrast] = Field(default={})
     """Contrasts by a name of your own. If there are none: each target batch size against the smallest, each LR policy
     against the first, each model against the first, everything else being equal; all in one family."""
+
+    @model_validator(mode="after")
+    def _level_is_no_confidence(self) -> Self:
+        """A test has at least the power of its level, and `level: 0.95` is what other programs call the confidence."""
+        if self.level >= self.power:
+            raise ValueError(
+                f"`level: {self.level:g}` must be below `power: {self.power:g}`: the accepted probability of a false "
+                "*different*, such as 0.05"
+            )
+        return self

@@ -49,7 +49,10 @@ ALLOWED: dict[str, Callable[[dict[str, Any]], str]] = {
     "string_type": lambda _: "text",
     "string_unicode": lambda _: "text in Unicode",
     "too_long": lambda context: f"a list of at most {counted(context['max_length'], 'entry')}",
-    "too_short": lambda context: f"a list of at least {counted(context['min_length'], 'entry')}",
+    "too_short": lambda context: (
+        f"a {'section' if context['field_type'] == 'Dictionary' else 'list'} of at least "
+        + counted(context["min_length"], "entry")
+    ),
     "tuple_type": lambda _: "a list",
 }
 """Type of pydantic's error → what the value must be, given the error's context."""
