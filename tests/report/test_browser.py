@@ -20,7 +20,7 @@ from batchscope.report.tables import write_tables
 
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror='window.pwned=1'> {{ 7*7 }} datum['x'] $x^2$ \x1b[31mred"
 OVERRIDE = "\u202eright to left"
-CLASSES = ("</script><script>window.pwned=1</script>", "[datum.y].length")
+CLASSES = ("</script><script>window.pwned=1</script>" + "x" * 150, "[datum.y].length" + "x" * 150)
 SPEC = fabricate.spec(
     target_batch_sizes=[16, 64],
     lr_policies={"constant": {"base_lr": 1e-3}, "tuned": {"sweep": [1e-3, 2e-3]}},
@@ -260,6 +260,7 @@ def test_a_telephone_scrolls_in_one_direction(browser_page: Page, study: Path) -
     browser_page.set_viewport_size({"width": 390, "height": 844})
     browser_page.goto(address(study))
     draw(browser_page)
+    browser_page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true })")
     assert browser_page.evaluate("document.documentElement.scrollWidth") == 390
 
 
