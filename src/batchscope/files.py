@@ -13,6 +13,7 @@ from batchscope.errors import UserError
 
 UMASK = os.umask(0)
 os.umask(UMASK)
+DEVICES = Path("/dev")
 
 
 @contextmanager
@@ -49,9 +50,12 @@ def _is_of_a_full_disk(error: BaseException | None) -> bool:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success flush it to disk and rename it to ``path``.
 
-    After an error the temporary file is removed and ``path`` is as it was; UserError for a full disk. The file gets
-    the permissions that a new file has here, whatever the library that wrote it thought.
+    After an error the temporary file is removed and ``path`` is as it was; UserError for a full disk, and where
+    ``path`` is no file: renaming would put one in the place of ``/dev/null``. The file gets the permissions that a new
+    file has here, whatever the library that wrote it thought.
     """
+    if path.exists() and (not path.is_file() or path.parent.resolve() == DEVICES):
+        raise UserError(f"{path} is a folder, a pipe or a device, where a file is to be written; give another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:

@@ -1,5 +1,6 @@
 """Jobs that did not end by themselves: memory that is short, and the system's SIGKILL."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import torch
 
 from batchscope.cli.failures import naming_short_memory
 from batchscope.errors import UserError
+from batchscope.files import atomic
 
 
 def of_torch() -> object:
@@ -25,6 +27,17 @@ def test_short_memory_is_a_message_that_names_the_job_and_what_to_change(allocat
     needs = r"train/a needs more memory than it may have\..*`physical_batch_size`"
     with pytest.raises(UserError, match=needs), naming_short_memory("train/a"):
         allocate()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_never_replaced_by_one(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """``--output /dev/null`` put a file in its place where the user may write there, as in a container."""
+    make(tmp_path / "output")
+    for path in (tmp_path / "output", Path("/dev/null"), Path("/dev/stdout")):
+        before = path.lstat().st_mode
+        with pytest.raises(UserError, match=rf"{path} is a folder, a pipe or a device, .*another name"), atomic(path):
+            raise AssertionError
+        assert path.lstat().st_mode == before
 
 
 def test_another_error_stays_what_it_is() -> None:
