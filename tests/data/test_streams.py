@@ -74,6 +74,7 @@ def test_a_tsv_with_lone_quotation_marks_is_read_without_quoting(tmp_path):
         ("a.jsonl", "[" * 100_000, "not valid JSON: lists or objects in each other without end"),
         ("a.jsonl", '{"text": "x"}\n{"text": 3}\n', "data row 2 .* has a int as 'text', not text"),
         ("a.jsonl", '{"text": "x"}\n{"text"\n', "row 2 .* is not valid JSON"),
+        ("a.jsonl", '{"text": "x"}\n{"text": "a\\ud83d"}\n', "data row 2 .* has half a character"),
         ("a.csv.gz", "text\nx\n", "may be damaged"),
         ("a.txt", "x", "is not a .parquet"),
     ],

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import sys
@@ -86,6 +87,8 @@ def test_what_cannot_be_used_is_refused(here, tmp_path):
         main(["predict", f"tiny/{RUN}", str(source), "--text", "text", "--output", str(source), "--device", "cpu"])
     with pytest.raises(SystemExit, match="the text is empty"):
         main(["explain", f"tiny/{RUN}", "  ", "--device", "cpu"])
+    with pytest.raises(SystemExit, match="the text is not UTF-8"):
+        main(["explain", f"tiny/{RUN}", os.fsdecode(b"caf\xe9"), "--device", "cpu"])
     shutil.copytree("results", tmp_path / "results")
     tokens = tmp_path / "results/tiny/tokens/bert"
     (tokens / "test.arrow").replace(tokens / "validation.arrow")

@@ -165,6 +165,11 @@ def _json(path: Path, column: str) -> Iterator[Text]:
                 raise UserError(
                     f"--text: data row {number} of {path} has a {type(text).__name__} as {column!r}, not text"
                 )
+            if text and any(0xD800 <= ord(character) < 0xE000 for character in text):
+                raise UserError(
+                    f"--text: data row {number} of {path} has half a character (a lone surrogate such as \\ud83d); "
+                    "remove it"
+                )
             yield text
 
 

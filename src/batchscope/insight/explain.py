@@ -17,6 +17,8 @@ def explain_text(run: FinishedRun, text: str) -> Explanation:
     """Classes, attention and rollout of one text. Raises UserError for a text without a token."""
     if not text.strip():
         raise UserError("the text is empty")
+    if any(0xD800 <= ord(character) < 0xE000 for character in text):
+        raise UserError("the text is not UTF-8; convert it")
     encoded = encode(run.tokenizer, [text], run.max_length, run.truncation)
     ids = encoded.input_ids[0, : encoded.length[0]].astype(np.int64)
     on_device = torch.from_numpy(ids).to(run.place.device)
