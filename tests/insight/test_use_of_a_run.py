@@ -91,8 +91,14 @@ def test_what_cannot_be_used_is_refused(here, tmp_path):
         main(["explain", f"tiny/{RUN}", os.fsdecode(b"caf\xe9"), "--device", "cpu"])
     shutil.copytree("results", tmp_path / "results")
     tokens = tmp_path / "results/tiny/tokens/bert"
+    shutil.rmtree(tokens / "tokenizer")
+    with pytest.raises(UserError, match=r"cannot load .*tokens/bert/tokenizer: (.|\n)*Start the workflow"):
+        open_run(tmp_path / "results/tiny/runs" / RUN, "cpu")
     (tokens / "test.arrow").replace(tokens / "validation.arrow")
     with pytest.raises(UserError, match="does not hold the tokens that bert/bs16/constant/seed1 was trained with"):
+        open_run(tmp_path / "results/tiny/runs" / RUN, "cpu")
+    (tmp_path / "results/tiny/runs" / RUN / "manifest.json").write_text("[]")
+    with pytest.raises(UserError, match="cannot read the manifests of"):
         open_run(tmp_path / "results/tiny/runs" / RUN, "cpu")
 
 

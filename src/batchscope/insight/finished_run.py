@@ -6,6 +6,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerFast
 
 from batchscope.data.spec import Truncation
+from batchscope.data.tokenizer_errors import explained
 from batchscope.data.tokens import load_tokens
 from batchscope.errors import UserError
 from batchscope.files import read_json
@@ -57,9 +58,9 @@ def open_run(folder: Path, device: str) -> FinishedRun:
     try:
         manifest: RunManifest = read_json(folder / "manifest.json")
         tokens: TokensManifest = read_json(tokens_folder / "manifest.json")
-        trained_with = manifest["tokens"]["validation"]
+        trained_with, precision = manifest["tokens"]["validation"], manifest["precision"]
         max_length, truncation = int(str(tokens["spec"]["max_length"])), tokens["spec"]["truncation"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read the manifests of {folder} and {tokens_folder}: {error}; {LIKE}") from None
     validation = tokens_folder / "validation.arrow"
     if not validation.is_file() or file_hash(validation) != trained_with:
@@ -67,8 +68,9 @@ def open_run(folder: Path, device: str) -> FinishedRun:
             f"{tokens_folder} does not hold the tokens that {name} was trained with, so its tokenizer may not be the "
             "run's; start the workflow of the study again"
         )
-    place = pick_place(device, manifest["precision"])
+    place = pick_place(device, precision)
     model, _ = load_checkpoint(checkpoints_of(folder)["best"], place.device)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokens_folder / "tokenizer")
+    with explained(f"cannot load {tokens_folder / 'tokenizer'}", "Start the workflow of the study again"):
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(tokens_folder / "tokenizer")
     classes = load_tokens(validation).classes
     return FinishedRun(name, model, tokenizer, classes, max_length, truncation, place)  # type: ignore[arg-type]
