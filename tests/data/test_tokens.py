@@ -206,13 +206,19 @@ def test_a_checkpoint_folder_keeps_its_tokenizer(
     )
 
 
+@pytest.mark.parametrize(
+    ("taken", "remedy"), [(16, "set it to 16 or less"), (5, "at least 8, so choose another model")]
+)
 @pytest.mark.parametrize("limit", ["tokenizer", "model"])
-def test_a_length_beyond_the_model_is_refused(data: tuple[Path, Path], tmp_path: Path, limit: str) -> None:
+def test_a_length_beyond_the_model_is_refused(
+    data: tuple[Path, Path], tmp_path: Path, limit: str, taken: int, remedy: str
+) -> None:
     tokenizer = trained_tokenizer("bert", 300, TEXTS)
     if limit == "tokenizer":
-        tokenizer.model_max_length = 16
-    folder = checkpoint(tmp_path / "model", tokenizer, **({"max_position_embeddings": 16} if limit == "model" else {}))
-    with pytest.raises(UserError, match=r"data\.max_length: 32 is above the 16 tokens"):
+        tokenizer.model_max_length = taken
+    changed = {"max_position_embeddings": taken} if limit == "model" else {}
+    folder = checkpoint(tmp_path / "model", tokenizer, **changed)
+    with pytest.raises(UserError, match=rf"data\.max_length: 32 is above the {taken} tokens that .*{remedy}"):
         tokenize(spec(checkpoint=str(folder), content="…"), *data, tmp_path / "tokens")
 
 
@@ -221,6 +227,15 @@ def test_a_tokenizer_without_padding_is_refused(data: tuple[Path, Path], tmp_pat
     plain.pre_tokenizer = pre_tokenizers.Whitespace()
     folder = checkpoint(tmp_path / "model", PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="[UNK]"))
     with pytest.raises(UserError, match="no padding token"):
+        tokenize(spec(checkpoint=str(folder), content="…"), *data, tmp_path / "tokens")
+
+
+def test_an_id_far_above_the_vocabulary_is_refused_at_once(data: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "model", trained_tokenizer("bert", 300, TEXTS))
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"]["zzz"] = 2**31
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"gives 'zzz' the id 2,147,483,648, far above its 3\d\d tokens"):
         tokenize(spec(checkpoint=str(folder), content="…"), *data, tmp_path / "tokens")
 
 

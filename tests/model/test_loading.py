@@ -307,6 +307,13 @@ def test_a_checkpoint_in_shards_is_loaded_and_a_missing_shard_named(tmp_path):
     shards = sorted(tmp_path.glob("model-*.safetensors"))
     assert len(shards) > 1
     assert_same_weights(load(tmp_path)[0], tiny_encoder("bert"))
+    twice = load_file(shards[1]) | {name: 2 * weight for name, weight in load_file(shards[0]).items()}
+    whole = shards[1].read_bytes()
+    save_file(twice, shards[1])
+    with pytest.raises(UserError, match=f"{shards[0].name} and {shards[1].name} both hold the weight"):
+        load(tmp_path)
+    shards[1].write_bytes(whole)
+    load(tmp_path)
     shards[1].unlink()
     with pytest.raises(UserError, match=f"names {shards[1].name}, which"):
         load(tmp_path)

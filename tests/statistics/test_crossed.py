@@ -118,6 +118,8 @@ def test_a_critical_value_is_where_the_test_turns() -> None:
         scaled = critical_value(0.01, scale**2 * np.array([0.3, 0.0, 2.0]), scale**2 * np.array([1.0, 1.0, 0.0]), 3.0)
         assert scaled.tolist() == pytest.approx((scale * found).tolist(), rel=1e-6)
     assert float(critical_value(0.01, 0.5, 0.5, np.inf)) == pytest.approx(stats.norm.isf(0.005), rel=1e-6)
+    for df in (1.0, 3.0):  # t's quantile, the upper bound, is 10⁸ times the normal one
+        assert float(critical_value(1e-9, 0.0, 1.0, df)) == pytest.approx(stats.norm.isf(5e-10), rel=1e-6)
 
 
 def test_seeds_that_differ_by_more_than_reviews_explain_have_no_residual() -> None:

@@ -30,7 +30,11 @@ POSITIONS_AFTER_PADDING = (
     *("longformer", "mpnet", "esm", "ibert", "luke", "mluke", "lilt", "layoutlmv3", "markuplm"),
 )
 """Models whose learned positions begin after that of the padding token: they hold fewer tokens than positions."""
+SHORTEST = 8
+"""The least ``data.max_length``."""
 UNLIMITED = 10**9
+HIGHEST_ID = 2**24
+"""No vocabulary is as large, and `tokenizers` takes minutes to write one with a gap of billions."""
 
 
 def pretrained_tokenizer(model: ModelSpec, max_length: int) -> PreTrainedTokenizerFast:
@@ -51,10 +55,17 @@ def pretrained_tokenizer(model: ModelSpec, max_length: int) -> PreTrainedTokeniz
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, **revision)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"checkpoint: {checkpoint!r} has no fast tokenizer (tokenizer.json); choose one that has")
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+    vocabulary = tokenizer.get_vocab()
+    if set(vocabulary) <= set(tokenizer.all_special_tokens):
         raise UserError(
             f"checkpoint: the tokenizer of {checkpoint!r} has no vocabulary besides its special tokens; copy the files "
             "of its tokenizer, tokenizer.json above all, into the folder"
+        )
+    last = max(vocabulary, key=lambda token: vocabulary[token])
+    if vocabulary[last] > HIGHEST_ID:
+        raise UserError(
+            f"checkpoint: the tokenizer of {checkpoint!r} gives {last!r} the id {vocabulary[last]:,}, far above its "
+            f"{len(vocabulary):,} tokens; correct or copy again its tokenizer.json"
         )
     if tokenizer.pad_token_id is None:
         raise UserError(
@@ -63,9 +74,10 @@ def pretrained_tokenizer(model: ModelSpec, max_length: int) -> PreTrainedTokeniz
         )
     limit, reason = longest_input(tokenizer, config)
     if limit is not None and max_length > limit:
+        enough = limit >= SHORTEST
+        remedy = f"set it to {limit} or less" if enough else f"it is at least {SHORTEST}, so choose another model"
         raise UserError(
-            f"data.max_length: {max_length} is above the {limit} tokens that {checkpoint!r} takes{reason}; set it to "
-            f"{limit} or less"
+            f"data.max_length: {max_length} is above the {limit} tokens that {checkpoint!r} takes{reason}; {remedy}"
         )
     return tokenizer
 

@@ -5,6 +5,7 @@ Pure, no torch: the config's fingerprint counts these files and no others.
 
 import re
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,20 @@ def check_folder(folder: Path) -> None:
             raise UserError(f"checkpoint: {INDEX} names {path.name}, which {folder} does not have; download it again")
         if problem := damage(path):
             raise UserError(f"checkpoint: {path} is not a whole safetensors file: {problem}; download or save it again")
+    _check_each_weight_is_once(weights)
+
+
+def _check_each_weight_is_once(files: Iterable[Path]) -> None:
+    """transformers takes one of two weights of the same name, whatever the index says."""
+    held: dict[str, Path] = {}
+    for path in files:
+        for name in _header(path).keys() - {"__metadata__"}:
+            if name in held:
+                raise UserError(
+                    f"checkpoint: {held[name]} and {path.name} both hold the weight {name!r}; download the model "
+                    "again, or save it again"
+                )
+            held[name] = path
 
 
 def _has_metadata(folder: Path) -> bool:

@@ -50,7 +50,7 @@ def critical_value(level: float, estimated: ArrayLike, known: ArrayLike, df: flo
     low = stats.norm.ppf(1 - level / 2) * scale * 0.5
     high = stats.t.ppf(1 - level / 2, df) * scale * 1.01
     for _ in range(STEPS):
-        middle = (low + high) / 2
+        middle = np.sqrt(low * high)  # at tiny levels t's bound is many orders of magnitude above
         above = 2 * upper_tail(middle, estimated, known, df) > level
         low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.asarray((low + high) / 2)
+    return np.asarray(np.sqrt(low * high))
