@@ -1,8 +1,10 @@
 """Jobs that did not end by themselves: memory that is short, and the system's SIGKILL."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 import torch
 
 from batchscope.cli.failures import naming_short_memory
+from batchscope.cli.main import ended_by_signals
 from batchscope.errors import UserError
 from batchscope.files import atomic
+from batchscope.training.stop import Stopped
 
 
 def of_torch() -> object:
@@ -38,6 +42,15 @@ def test_what_is_no_file_is_never_replaced_by_one(tmp_path: Path, make: Callable
         with pytest.raises(UserError, match=rf"{path} is a folder, a pipe or a device, .*another name"), atomic(path):
             raise AssertionError
         assert path.lstat().st_mode == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_outside_of_a_training_ends_a_job_with_one_message(number: signal.Signals) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="evaluate/a was stopped by a signal"), ended_by_signals("evaluate/a"):
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_another_error_stays_what_it_is() -> None:

@@ -201,6 +201,16 @@ def test_bad_inputs_are_one_message_each(own: Path) -> None:
         compare(Path("first"), Path("second"))
 
 
+def test_results_of_another_config_are_told_before_they_are_shown(here: Path, monkeypatch) -> None:
+    one, other = read_sides(Path("first"), Path("second"))
+    for stale in (True, False):
+        sides = one._replace(stale=stale), other._replace(stale=False)
+        monkeypatch.setattr("batchscope.compare.compare.read_sides", lambda *_, sides=sides: sides)
+        said = compare(Path("first"), Path("second")).headline
+        assert said.startswith("The tables of first were made of another config") == stale
+        assert ("start its workflow again" in said) == stale
+
+
 def test_studies_that_share_nothing_are_refused_with_what_they_have(own: Path) -> None:
     finished(own, study="third", models={"mine": {"architecture": "bert"}}, seeds=[1])
     expected = r"first and third share no cell: bert \(16, 64; constant; .*\) in the first, mine \(16, 64; constant; "

@@ -14,12 +14,14 @@ import pytest
 from jobs import RUN, Jobs, jobs_of
 from small import tiny_config
 
-from batchscope.files import write_json
+from batchscope.cli import main
+from batchscope.files import read_json, write_json
 from batchscope.provenance import handover
 from batchscope.provenance.code import PACKAGE
 from batchscope.provenance.fingerprint import file_hash
 from batchscope.provenance.handover import FILES, collect
 from batchscope.provenance.layout import Layout
+from batchscope.training.stop import EXIT_STATUS
 
 INSIGHT = {
     "attention": {"enabled": True, "reviews": 9, "ablation_reviews": 5},
@@ -246,6 +248,18 @@ def test_a_module_edited_during_the_training_leaves_nothing_behind(fresh, tmp_pa
     done = fresh.succeed_afresh("train", EDITED + IMPORTED, PYTHONPATH=str(source), PYTHONDONTWRITEBYTECODE="1")
     assert "its code was edited while the training ran" in done.stderr
     assert (fresh.folder / "train.json").is_file() and fresh.left() == []
+
+
+def be_stopped_amid_imports() -> None:
+    main.stages.VERBS["train"] = lambda task: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(30)
+
+
+def test_a_process_that_is_stopped_before_it_trains_says_so(fresh):
+    stopped = fresh.jobs.fork(f"train/{fresh.name}", "--threads", 1, before=be_stopped_amid_imports)
+    done = stopped.complete(timeout=300)
+    assert done.returncode == EXIT_STATUS and "Traceback" not in done.stderr
+    assert f"train/{fresh.name} was stopped by a signal before it was done" in done.stderr
+    assert read_json(fresh.layout.process(f"train/{fresh.name}"))["phase"] == "stopped"
 
 
 def be_killed_ahead() -> None:

@@ -1,6 +1,7 @@
 """`batchscope verify` finds what was changed in a finished run, and nothing in one that was not."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -102,8 +103,13 @@ def test_numbers_of_other_weights_are_noticed(study):
             rows = table[(table.split == split) & (table.checkpoint == checkpoint)]
             scores[checkpoint] = measure(rows[["logit_0", "logit_1"]].to_numpy(), rows.label.to_numpy())
     write_json(study / RUN / "metrics.json", metrics)
-    failed = [check.subject for check in verify_run(study / RUN, "cpu") if not check.passed]
-    assert failed and all("from the checkpoint" in subject for subject in failed)
+    failed = [check for check in verify_run(study / RUN, "cpu") if not check.passed]
+    assert failed and all("from the checkpoint" in check.subject for check in failed)
+    assert not any("trained after" in check.detail for check in failed)
+    later = (study / RUN / "metrics.json").stat().st_mtime + 1
+    os.utime(study / RUN / "manifest.json", (later, later))
+    failed = [check for check in verify_run(study / RUN, "cpu") if not check.passed]
+    assert failed and all("trained after this evaluation: start the workflow" in check.detail for check in failed)
 
 
 def test_a_folder_that_is_no_run_is_explained(tmp_path):

@@ -24,7 +24,7 @@ from batchscope.report.numbers import points
 from batchscope.report.page import markdown_cell, write_report
 from batchscope.report.spec import ReportSpec
 from batchscope.report.tables import summarise, write_tables
-from batchscope.report.verdicts import family_in_words, verdict_in_words
+from batchscope.report.verdicts import family_in_words, needed_in_words, verdict_in_words
 from batchscope.report.visible import with_code
 from batchscope.statistics.conclusions import conclude
 from batchscope.statistics.contrasts import findings
@@ -232,6 +232,7 @@ def test_a_study_that_is_too_small_says_what_it_needs(tmp_path: Path) -> None:
     assert "It finds no difference, however large, with 80% power" in blind
     never = verdict_in_words(finding._replace(more_seeds=math.inf, more_reviews=40.0), spec.claims, {})
     assert "it needs 40 more test reviews (no number of seeds is enough with these reviews)." in never
+    assert needed_in_words(3e8, 3000.0, more=True) == "over a million more seeds, or 3,000 more test reviews"
 
 
 def test_an_interval_of_two_seeds_that_seems_to_contradict_its_verdict_says_so(tmp_path: Path) -> None:

@@ -169,6 +169,7 @@ def test_the_scatter_of_seeds_is_held_against_chi_squared() -> None:
     expected = math.sqrt((1 - 0.93) / 900)
     sd = np.std([0.90, 0.92, 0.97], ddof=1)
     assert found == pytest.approx((sd, expected, stats.chi2.sf(2 * (sd / expected) ** 2, 2)), rel=1e-12)
+    assert seed_scatter([0.7] * 3, 450).sd == 0, "not the rounding of a mean"
     assert seed_scatter([0.9], 450) == pytest.approx((math.nan, math.sqrt(0.1 / 900), math.nan), nan_ok=True)
     assert seed_scatter([1.0, 1.0], 450) == pytest.approx((0.0, 0.0, math.nan), nan_ok=True)
 

@@ -113,7 +113,7 @@ def test_between_two_jobs_nobody_is_told_to_start_the_workflow(tmp_path: Path) -
         frame_of(look._replace(since_last_end=seconds), jobs.layout, Forecaster()).head for seconds in (31, 29)
     )
     assert "Nothing is at work" in idle[2].plain
-    assert between[2].plain.startswith("Time left:")
+    assert between[2].plain.startswith("Time left:") and "`--cores N`" in between[2].plain
 
 
 @pytest.mark.parametrize(("phase", "ending"), [("starting", "for 30 s, starting"), ("working", "for 30 s")])

@@ -4,6 +4,7 @@ import argparse
 import gc
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -142,7 +143,8 @@ def run_stage(arguments: argparse.Namespace) -> None:
     began = time.time()
     beating: AbstractContextManager[object] = nullcontext() if is_other_rank() else pulse
     short = naming_short_memory(task.name)
-    with naming_a_full_disk(task.layout.study), short, beating, recorded(task), stages.alone(task):
+    ended = ended_by_signals(task.name)
+    with naming_a_full_disk(task.layout.study), short, beating, ended, recorded(task), stages.alone(task):
         if not stages.is_done(task):
             with leased(task):
                 pulse.phase("starting")
@@ -153,6 +155,18 @@ def run_stage(arguments: argparse.Namespace) -> None:
                 work()
     seconds, start_up = time.time() - began, began - STARTED
     log.info(f"batchscope {arguments.verb}: done in {seconds:.2f} s (start-up {start_up:.2f} s)")
+
+
+@contextmanager
+def ended_by_signals(job: str) -> Iterator[None]:
+    """Raise Stopped at SIGTERM and SIGINT, also amid imports. While a training updates, it has handlers of its own."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(f"{job} was stopped by a signal before it was done; the same command starts it again") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def pulse_file(jobs: JobFile, job: str) -> Path:

@@ -124,9 +124,10 @@ def forensics(arguments: argparse.Namespace) -> None:
 
     sources = {name: study.source for name, study in file.studies.items()}
     found = Findings.of(file.title, sources, file.level, file.reported())
+    written = write_findings(found, arguments.output) if arguments.output else []  # first: who reads may stop
     say(in_words(found))
-    if arguments.output:
-        say("Written: " + ", ".join(str(path) for path in write_findings(found, arguments.output)))
+    if written:
+        say("Written: " + ", ".join(map(str, written)))
 
 
 def predict(arguments: argparse.Namespace) -> None:

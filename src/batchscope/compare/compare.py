@@ -44,7 +44,7 @@ def compare(first: Path, second: Path) -> Comparison:
     config, code = config_differences(one, other), code_differences(one, other)
     environment = environment_differences(one, other)
     both = counted(len(results.cells), "cell")
-    said = f"{both} in both. {in_brief(len(config), len(code), len(environment))}"
+    said = f"{_stale(one, other)}{both} in both. {in_brief(len(config), len(code), len(environment))}"
     sections = [
         _results(one, other, results),
         _differences("Config", "key", one, other, config, "The two configs say the same."),
@@ -130,13 +130,17 @@ def _sentences(one: Side, other: Side, results: Results) -> list[str]:
             said.append(
                 f"{counted(len(mine), 'cell')} of {side.name} {'is' if len(mine) == 1 else 'are'} not in {others.name}."
             )
-    for side in (one, other):
-        if side.stale:
-            said.append(
-                f"The tables of {side.name} were made of another config or code than that of its workflow's last "
-                "start. The config compared here is that of the last start."
-            )
     return said
+
+
+def _stale(one: Side, other: Side) -> str:
+    """What is to be known before anything is read: results of another config than the one that is shown."""
+    return "".join(
+        f"The tables of {side.name} were made of another config or code than that of its workflow's last start, so its "
+        "results are older than the config compared here: start its workflow again. "
+        for side in (one, other)
+        if side.stale
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- as text

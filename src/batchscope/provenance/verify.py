@@ -125,6 +125,8 @@ def _numbers(run: Path, manifest: RunManifest, metrics: Metrics, device: torch.d
     where = "" if device_name(device) == made["device"] else f" (made on {made['device']})"
     if (made["precision"], made["device"]) != (manifest["precision"], manifest["device"]):
         where += f"; trained in {manifest['precision']} on {manifest['device']}, predicted in {precision}"
+    older = (run / "metrics.json").stat().st_mtime < (run / "manifest.json").stat().st_mtime
+    again = "; the run was trained after this evaluation: start the workflow, which evaluates it again"
     for checkpoint in CHECKPOINTS:
         model, _ = load_checkpoint(checkpoints_of(run)[checkpoint], device)
         for split in SPLITS:
@@ -140,7 +142,7 @@ def _numbers(run: Path, manifest: RunManifest, metrics: Metrics, device: torch.d
             if check.passed and furthest > tolerance["logit"]:
                 detail = f"a logit of predictions.parquet differs by {furthest:.2g}, allowed are {tolerance['logit']:g}"
                 check = Check(check.subject, False, detail)
-            yield check._replace(detail=check.detail + where)
+            yield check._replace(detail=check.detail + where + (again if older and not check.passed else ""))
 
 
 def _same(subject: str, recorded: Measures, now: Measures, tolerance: float) -> Check:

@@ -34,7 +34,7 @@ def difference_figure(model: str, maps: Sequence[Shown], other_seed: Shown | Non
         shown.append((f"seed {other_seed[0].seed} − {cell.seed}", other_seed[1].weights[-1]))
     layer, n = first.facts["layers"][-1], len(before)
     side = min(3.6, 8.5 / len(shown))
-    figure = Figure(figsize=(max(6.4, side * len(shown) + 0.9), side + 1.6))
+    figure = Figure(figsize=(max(6.4, side * len(shown) + 0.9), side + 2.0))
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
     largest = max(1e-6, *(float(np.abs(after - before).max()) for _, after in shown))
     ends = float(np.cbrt(largest))
@@ -55,7 +55,7 @@ def difference_figure(model: str, maps: Sequence[Shown], other_seed: Shown | Non
         "Colour follows the cube root of the difference. Attention moved: half the sum of the absolute differences of "
     )
     note += "a row, mean over rows."
-    title = f"{model}, {printable(words.of(first.facts['title']))}: {_message(first, others, other_seed)}"
+    title = f"{model}. {printable(words.of(first.facts['title']))}: {_message(first, others, other_seed)}"
     frame(figure, title, note, not_allowed_key() if has_window([layer], n) else [])
     return figure
 

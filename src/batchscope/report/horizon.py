@@ -18,7 +18,7 @@ def horizon_table(audit: Sequence[Horizon]) -> Table:
         for one in together(audit)
     ]
     note = "Refreshes: (1 − β₂) · updates, how often the second moment's averaging window fits into the run. "
-    note += "Half-life: after so many updates a gradient counts half. Filled: 1 − β₂^updates, the weight of the run's "
+    note += "Half-life: after so many epochs a gradient counts half. Filled: 1 − β₂^updates, the weight of the run's "
     note += "gradients in that average. ΣLR ratio and scaling: against the smallest batch size of the same model, LR "
     note += "policy and budget; κ is the ratio of the batch sizes."
     return Table(columns, rows, note)

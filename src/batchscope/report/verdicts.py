@@ -172,6 +172,7 @@ def _test(finding: Finding) -> str:
     return f"{kind}{p_equals(finding.p_holm)} ({family})"
 
 
+MILLION = 1_000_000
 EVERYTHING = 100.0
 """Points between the worst accuracy and the best: no larger difference exists to be found."""
 
@@ -193,10 +194,15 @@ def needed_in_words(seeds: float, reviews: float, more: bool = False) -> str:
         if math.isinf(count):
             none.append(f"no number of {noun}s is enough with these {others}")
         elif not math.isnan(count):
-            enough.append(counted(int(count), f"{another}{noun}"))
+            enough.append(_number_of(count, f"{another}{noun}"))
     if not enough:
         return f"both more seeds and more test reviews: {' and '.join(none)}" if none else "nothing more"
     return ", or ".join(enough) + (f" ({none[0]})" if none else "")
+
+
+def _number_of(count: float, noun: str) -> str:
+    """`3,000 reviews`; above a million the components are not known well enough for a number."""
+    return counted(int(count), noun) if count <= MILLION else f"over a million {noun}s"
 
 
 def power_in_words(made: Design, claims: Claims, assumed: bool) -> str:
@@ -243,9 +249,9 @@ def _lacking(finding: Finding) -> str:
     if finding.verdict != "underpowered":
         return DASH
     counts = ((finding.more_seeds, "seed"), (finding.more_reviews, "review"))
-    known = [(count, noun) for count, noun in counts if not math.isnan(count)]
-    words = [f"no number of {noun}s" if math.isinf(count) else counted(int(count), noun) for count, noun in known]
-    return " or ".join(words) or DASH
+    enough = [_number_of(count, noun) for count, noun in counts if math.isfinite(count)]
+    none = [f"no number of {noun}s" for count, noun in counts if math.isinf(count)]
+    return "; ".join(filter(None, [" or ".join(enough), " and ".join(none)])) or DASH
 
 
 def pairs_table(pairs: pd.DataFrame, with_budget: bool, wording: Wording) -> Table:

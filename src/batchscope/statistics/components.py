@@ -67,6 +67,6 @@ def seed_scatter(accuracies: "np.typing.ArrayLike", reviews: int) -> SeedScatter
     expected = chance_sd(float(values.mean()), reviews)
     if len(values) < 2:
         return SeedScatter(math.nan, expected, math.nan)
-    sd = float(values.std(ddof=1))
+    sd = float(values.std(ddof=1)) if np.ptp(values) else 0.0  # to the last bit
     p = float(stats.chi2.sf((len(values) - 1) * (sd / expected) ** 2, len(values) - 1)) if expected else math.nan
     return SeedScatter(sd, expected, p)

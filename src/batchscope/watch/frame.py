@@ -148,6 +148,8 @@ def _left_in_words(look: Look, left: Left) -> list[str]:
         idle = "Nothing is at work: start the workflow, or start it again."
         return [idle, f"Left: {least}{duration(left.seconds)}{rest}."] if left.seconds else [idle]
     if left.seconds is None:
+        if not left.cores:
+            return ["Time left: unknown, as no running job shows how many cores there are; `--cores N` says it."]
         return ["Time left: unknown until jobs like these have been measured."]
     return [f"Time left: {least}{duration(left.seconds)}{rest}."]
 
