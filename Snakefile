@@ -61,3 +61,7 @@ rule all:
 
 
 compare_with_records()
+
+
+onstart:
+    keep_what_others_take()

@@ -43,8 +43,14 @@ from batchscope.config.study import Study
 from batchscope.config.text import read_mapping
 from batchscope.errors import UserError
 from batchscope.provenance.code import code_hash
+from batchscope.provenance.donors import keep_donors
 from batchscope.provenance.expected import training_examples_on_disk
-from batchscope.provenance.jobs import JOB_FILES, fingerprints, write_job_file
+from batchscope.provenance.jobs import (
+    JOB_FILES,
+    fingerprints,
+    read_job_file,
+    write_job_file,
+)
 from batchscope.provenance.layout import Layout
 from batchscope.provenance.stages import STAGES, stale_jobs, verb_of
 from batchscope.report.catalogue import PLAIN_TABLES, figure_names
@@ -135,6 +141,13 @@ JOBS = write_job_file(
     JOB_SPECS,
     CODE,
     STUDY.train_settings(),
+)
+
+# Job → one of its files, where these were made of another spec or other code. Jobs on a cluster have been compared.
+STALE = (
+    dict(stale_jobs(Layout(Path(STUDY_FOLDER)), SPECS, CODE))
+    if workflow.is_main_process
+    else {}
 )
 
 # Every job that runs a model shares its GPU, not the trainings alone; none of the results depends on it.
@@ -251,10 +264,16 @@ def forcing(stale, log):
 def compare_with_records():
     """Force the jobs whose files were made of another spec or other code than the config's, by the records they left.
 
-    To be called when all rules are known. Jobs on a cluster have been compared.
+    To be called when all rules are known.
     """
-    if workflow.is_main_process:
-        stale = dict(stale_jobs(Layout(Path(STUDY_FOLDER)), SPECS, CODE))
-        for step in workflow.rules if stale else []:
-            if step.log:
-                step.set_input(forcing(stale, str(step.log[0])))
+    for step in workflow.rules if STALE else []:
+        if step.log:
+            step.set_input(forcing(STALE, str(step.log[0])))
+
+
+def keep_what_others_take():
+    """Keep the finished runs that one training will overwrite and another take; to be called before the first job."""
+    try:
+        keep_donors(read_job_file(Path(JOBS)), STALE)
+    except UserError as error:
+        raise WorkflowError(f"batchscope: {error}")

@@ -490,6 +490,24 @@ def test_a_new_name_trains_nothing(case: Case, renamed: str) -> None:
     assert sum("nothing to train" in log for log in logs_of_training(study)) == len(taken)
 
 
+def test_runs_that_take_each_other_s_place_are_both_kept(case: Case) -> None:
+    """Each is overwritten by a training while another one takes it, whichever Snakemake starts first."""
+    rate = SMALL["lr_policies"]["constant"]["base_lr"]
+    case.config["target_batch_sizes"] = [64]
+    case.config["lr_policies"] = {
+        "constant": {"base_lr": 2 * rate},
+        "sqrt": {"base_lr": rate / 2, "scaling": "sqrt", "reference_batch_size": 16},
+    }
+    names = ("history.jsonl", "train.json", "checkpoints/best.safetensors")
+    runs = [case.study / "runs" / run for run in RUNS[1:]]
+    before = [[(run / name).read_bytes() for name in names] for run in runs]
+    result = snakemake(case, "--until", "train")
+    assert result.returncode == 0, result.stdout
+    assert [[(run / name).read_bytes() for name in names] for run in runs] == before[::-1]
+    assert sum("nothing to train" in log for log in logs_of_training(case.study)) == 2
+    assert not list((case.study / "state").glob("*-finished"))
+
+
 def test_a_changed_test_review_trains_nothing(case: Case) -> None:
     """All stages from the corpus on run again; a training whose tokens turn out the same keeps its files.
 

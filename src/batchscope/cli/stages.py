@@ -462,6 +462,7 @@ def alone(task: Task) -> AbstractContextManager[None]:
 
 
 def _reused(task: Task) -> bool:
+    from batchscope.provenance.donors import KEPT
     from batchscope.provenance.reuse import RUNS, StoredManifest, reuse
     from batchscope.training.spec import TrainSpec
 
@@ -475,10 +476,10 @@ def _reused(task: Task) -> bool:
             return None
         return f"was trained in {there[0]} on {there[1]}, and this job trains in {here[0]} on {here[1]}"
 
-    found = reuse(task.run, task.fingerprint, task.layout.results, RUNS, differs)
+    found = reuse(task.run, task.fingerprint, task.layout.results, (*RUNS, *KEPT), differs)
     if found:
         log.info(f"{found} is the same training, finished: nothing to train")
-        # A process that died between publishing a run and this left its states.
+        # A process that died between publishing a run and this left its states; or the run was kept for this job.
         for states in states_of(task.layout.state, task.fingerprint):
             shutil.rmtree(states)
     return found is not None
