@@ -111,6 +111,11 @@ def parse_json(text: str | bytes, made_of: Callable[[list[tuple[str, Any]]], obj
         raise ValueError("lists or objects in each other without end") from None
 
 
+def is_text_by_name(value: object) -> bool:
+    """Whether parsed JSON is an object whose values are all text."""
+    return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+
+
 def read_json(path: Path) -> Any:
     """Parse a JSON file. Raises DamagedFileError where it is none."""
     try:

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from batchscope.provenance import code
-from batchscope.provenance.code import NO_NUMBERS, PACKAGE, code_hash, describe_code, import_closure, no_numbers
+from batchscope.provenance.code import (
+    NO_NUMBERS,
+    PACKAGE,
+    code_hash,
+    describe_code,
+    import_closure,
+    no_numbers,
+    read_description,
+)
+from batchscope.provenance.plan import changed_code
 from batchscope.provenance.stages import STAGES
 
 MODULES = {
@@ -220,3 +229,18 @@ def test_a_place_without_the_libraries_counts_those_that_the_lock_pins(monkeypat
 def test_a_stage_s_own_module_counts() -> None:
     for stage in STAGES.values():
         assert no_numbers(stage.module) is None or stage.module in describe_code(stage.module)["modules"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "null", "7", "{}", '{"modules": [], "templates": {}, "libraries": {}}'),
+        *('{"modules": {"a": 1}, "templates": {}, "libraries": {}}', '{"modules": {}, "templates": {"a": 1}}'),
+    ],
+)
+def test_a_damaged_description_of_code_is_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "code.json"
+    path.write_text(text)
+    assert read_description(path) is None and read_description(tmp_path) is None
+    changed = {"kind": "code", "module": STAGES["split"].module, "name": None, "change": "changed"}
+    assert list(changed_code("split", path)) == [changed]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from batchscope.files import read_json, write_json
-from batchscope.provenance.reuse import RUNS, hashes, reuse
+from batchscope.provenance.reuse import RUNS, hashes, reuse, stored_manifest
 
 RUN = "runs/bert/bs64/constant/seed1"
 
@@ -84,3 +84,18 @@ def test_an_unreadable_manifest_is_no_run(tmp_path: Path, text: str) -> None:
     run = finished_run(tmp_path, "old", "f")
     (run / "manifest.json").write_text(text)
     assert reuse(tmp_path / "new" / RUN, "f", tmp_path, RUNS) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"fingerprint": [1]}, {"files": []}, {"files": {"a": 1}}, {"spec": None}, {"precision": [1]}),
+        *({"files": {"../seed2/history.jsonl": "x"}}, {"files": {"/etc/passwd": "x"}}),
+    ],
+)
+def test_a_manifest_of_another_shape_is_passed_over(tmp_path: Path, changes: dict[str, object]) -> None:
+    whole = {"spec": {}, "fingerprint": "f", "files": {"history.jsonl": "x"}, "precision": "float32"}
+    write_json(tmp_path / "manifest.json", whole)
+    assert stored_manifest(tmp_path / "manifest.json") == whole
+    write_json(tmp_path / "manifest.json", whole | changes)
+    assert stored_manifest(tmp_path / "manifest.json") is None

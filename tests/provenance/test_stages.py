@@ -127,7 +127,13 @@ def test_files_of_another_spec_or_code_are_stale(tmp_path: Path) -> None:
     assert found() == [], "Snakemake sees what is missing"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"spec": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "{}", '{"spec": {}}'),
+        *('{"spec": {}, "code": [1]}', '{"spec": [], "code": "c"}', '{"spec": {}, "code": "c", "files": {"a": 1}}'),
+    ],
+)
 def test_a_damaged_record_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     assert read_record(tmp_path / "x.json") is None

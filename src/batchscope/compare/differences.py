@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from batchscope.compare.sides import Side
-from batchscope.files import read_json
+from batchscope.provenance.code import read_description
 from batchscope.provenance.plan import code_changes, differences
 from batchscope.provenance.plan_view import in_words
-from batchscope.provenance.records import CodeDescription
 from batchscope.provenance.stages import STAGES, read_record, verb_of
 from batchscope.report.spec import ReportSpec
 
@@ -97,10 +96,8 @@ def _code(side: Side, verb: str) -> str | None:
 
 def _changes(first: Side, second: Side, old: str, new: str) -> Iterator[str]:
     """The first few differences between two codes; nothing where one of them is not described."""
-    try:
-        before: CodeDescription = read_json(first.layout.code_record(old))
-        after: CodeDescription = read_json(second.layout.code_record(new))
-    except (OSError, ValueError):
+    before, after = read_description(first.layout.code_record(old)), read_description(second.layout.code_record(new))
+    if before is None or after is None:
         return
     changes = list(code_changes(before, after))
     yield from map(in_words, changes[:MOST_CHANGES])

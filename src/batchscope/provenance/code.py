@@ -10,8 +10,9 @@ from fnmatch import fnmatch
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+from batchscope.files import is_text_by_name, read_json
 from batchscope.provenance.fingerprint import canonical_json, digest, file_hash
 from batchscope.provenance.records import CodeDescription
 
@@ -75,6 +76,18 @@ def describe_code(entry_module: str) -> CodeDescription:
         },
         "libraries": {library: release for library in sorted(libraries) if (release := _release(library))},
     }
+
+
+def read_description(path: Path) -> CodeDescription | None:
+    """What ``describe_code`` said of a code; None where there is no readable description."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("modules"), dict):
+        return None
+    parts = [*found["modules"].values(), found.get("templates"), found.get("libraries")]
+    return cast(CodeDescription, found) if all(map(is_text_by_name, parts)) else None
 
 
 def import_closure(entry_module: str) -> list[str]:

@@ -20,8 +20,7 @@ from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 from batchscope.config.study import Study
 from batchscope.config.text import read_mapping
 from batchscope.errors import UserError
-from batchscope.files import read_json
-from batchscope.provenance.code import PACKAGE, describe_code
+from batchscope.provenance.code import PACKAGE, describe_code, read_description
 from batchscope.provenance.jobs import JOB_FILES, JobFile, read_job_file
 from batchscope.provenance.records import CodeDescription
 from batchscope.provenance.stages import STAGES, read_record, verb_of
@@ -246,9 +245,8 @@ def differences(old: Any, new: Any, path: str = "") -> list[Cause]:
 def changed_code(job: str, description: Path) -> Iterator[Cause]:
     """The definitions, templates and libraries that differ between the code of a job's files and the code here."""
     module = STAGES[verb_of(job)].module
-    try:
-        old: CodeDescription = read_json(description)
-    except (OSError, ValueError):
+    old = read_description(description)
+    if old is None:
         yield {"kind": "code", "module": module, "name": None, "change": "changed"}
         return
     yield from code_changes(old, describe_code(module))

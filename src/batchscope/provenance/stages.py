@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from batchscope.files import read_json, write_json
+from batchscope.files import is_text_by_name, read_json, write_json
 from batchscope.provenance.code import describe_code
 from batchscope.provenance.fingerprint import canonical_json, digest, file_hash
 from batchscope.provenance.layout import Layout
@@ -180,7 +180,9 @@ def read_record(path: Path) -> JobRecord | None:
         record = read_json(path)
     except (OSError, ValueError):
         return None
-    whole = isinstance(record, dict) and {"spec", "code"} <= record.keys() and isinstance(record.get("files", {}), dict)
+    if not isinstance(record, dict) or not is_text_by_name(record.get("files", {})):
+        return None
+    whole = isinstance(record.get("spec"), dict) and isinstance(record.get("code"), str)
     return cast(JobRecord, record) if whole else None
 
 
