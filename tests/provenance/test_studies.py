@@ -8,6 +8,7 @@ from jobs import jobs_of
 from small import tiny_config
 
 from batchscope.errors import UserError
+from batchscope.provenance.clean import leftovers
 from batchscope.provenance.studies import find_study, jobs_in, newest_job_file
 
 
@@ -63,3 +64,14 @@ def test_what_is_no_study_is_named(folder: Path, named: str, message: str) -> No
     Path("src").mkdir()
     with pytest.raises(UserError, match=message.replace(".", r"\.")):
         find_study(Path(named))
+
+
+def test_what_lies_beside_the_job_files_is_no_job_file(folder: Path) -> None:
+    layout = find_study(Path("tiny"))
+    newest = newest_job_file(layout)
+    for name in ("copy of a job.json", f"._{newest.name}", f"{newest.stem} (1).json"):
+        (layout.job_files / name).write_text("{}")
+    (layout.job_files / "0123456789abcdef.json").symlink_to("0123456789abcdef.json")
+    (layout.job_files / "fedcba9876543210.json").symlink_to("nowhere")
+    assert newest_job_file(layout) == newest
+    assert leftovers(Path("results"), days=0) == []

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from batchscope.errors import UserError
 from batchscope.locks import UNSUPPORTED, take
 from batchscope.provenance.fingerprint import file_hash
-from batchscope.provenance.jobs import JobFile, read_job_file
+from batchscope.provenance.jobs import JobFile, job_files, read_job_file
 from batchscope.provenance.layout import FINGERPRINTS, Layout, training_of
 from batchscope.provenance.manifests import run_fingerprint
 from batchscope.provenance.reuse import MANIFEST, stored_manifest
@@ -107,7 +107,7 @@ def newest_change(path: Path) -> float:
 
 
 def _of_study(layout: Layout, limit: float) -> Iterator[Leftover]:
-    files = sorted(layout.job_files.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    files = job_files(layout)
     in_use = [path for path in files if path == files[-1] or path.stat().st_mtime > limit]
     for path in files:
         if path not in in_use:

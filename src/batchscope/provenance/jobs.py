@@ -5,6 +5,7 @@ content, so a dry run or another config writes another file and never changes wh
 """
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from batchscope.training.spec import TrainSettings
 
 JOB_FILES = "BATCHSCOPE_JOB_FILES"
 """Environment variable: the folder of job files, where it is not the study's own."""
+NAME = re.compile("[0-9a-f]{16}")
+"""Of a job file, without its ending: ``digest`` of its content."""
 S = TypeVar("S", bound=Spec)
 
 
@@ -123,3 +126,13 @@ def read_job_file(path: Path) -> JobFile:
         return JobFile(settings=settings, **content)
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         raise UserError(f"cannot read the job file {path}: start the workflow again, which writes it") from None
+
+
+def job_files(layout: Layout) -> list[Path]:
+    """The job files of a study, the newest last; what people or file systems put beside them is none."""
+    times: dict[Path, int] = {}
+    for path in layout.job_files.glob("*.json"):
+        with suppress(OSError):  # deleted meanwhile, or a link that leads nowhere
+            if NAME.fullmatch(path.stem):
+                times[path] = path.stat().st_mtime_ns
+    return sorted(times, key=lambda path: (times[path], path.name))

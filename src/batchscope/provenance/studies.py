@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from batchscope.errors import UserError
-from batchscope.provenance.jobs import JobFile, read_job_file
+from batchscope.provenance.jobs import JobFile, job_files, read_job_file
 from batchscope.provenance.layout import RESULTS, Layout
 from batchscope.provenance.stages import STAGES, subject_of, verb_of
 from batchscope.report.spec import TablesSpec
@@ -23,7 +23,7 @@ def find_study(named: Path) -> Layout:
     if not named.is_file() and not folder.is_dir():
         raise UserError(f"there is no study {named}: give its config file, or its folder such as results/demo")
     layout = Layout(folder)
-    if not list(layout.job_files.glob("*.json")):
+    if not job_files(layout):
         if named.is_file() or layout.job_files.is_dir():
             raise UserError(f"the workflow was not started for {named} yet: {layout.job_files} holds no job file")
         raise UserError(f"{named} is not the folder of a study: it has no jobs/, which the workflow writes first")
@@ -46,15 +46,10 @@ def _study_of(config: Path) -> str:
 
 def newest_job_file(layout: Layout) -> Path:
     """The job file of the workflow's last start. Raises UserError where there is none."""
-    times = {}
-    for path in layout.job_files.glob("*.json"):
-        try:
-            times[path] = path.stat().st_mtime_ns
-        except FileNotFoundError:
-            continue
-    if not times:
+    files = job_files(layout)
+    if not files:
         raise UserError(f"{layout.job_files} holds no job file: start the workflow, which writes it")
-    return max(times, key=lambda path: (times[path], path.name))
+    return files[-1]
 
 
 def jobs_in(layout: Layout, path: Path) -> JobFile:
