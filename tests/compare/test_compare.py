@@ -9,6 +9,7 @@ from html import unescape
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from fabricate import study_folder
 from jobs import MODULE, Jobs, codes
@@ -19,7 +20,9 @@ from batchscope.compare.results import compare_results
 from batchscope.compare.sides import read_sides
 from batchscope.config.study import Study
 from batchscope.errors import UserError
-from batchscope.files import read_json, write_json
+from batchscope.files import DamagedFileError, read_json, write_json
+from batchscope.provenance.layout import Layout
+from batchscope.provenance.stages import write_record
 from batchscope.report import tables
 from batchscope.report.spec import ReportSpec, TablesSpec
 
@@ -228,3 +231,63 @@ def test_studies_that_share_nothing_are_refused_with_what_they_have(own: Path) -
 )
 def test_what_differs_in_brief(counts: tuple[int, int, int], said: str) -> None:
     assert in_brief(*counts) == said
+
+
+def recorded(study: Path) -> None:
+    """Record the jobs whose files are compared, as they are now."""
+    layout = Layout(study)
+    runs = {path.parent.relative_to(study / "runs").as_posix() for path in study.glob("runs/*/*/*/*/manifest.json")}
+    for job in ("tables", *(f"{verb}/{run}" for run in runs for verb in ("train", "evaluate"))):
+        write_record(layout, job, "{}", "c" * 16)
+
+
+def test_changed_numbers_are_not_compared(own: Path) -> None:
+    """One more right prediction in a table, or another training's fingerprint, is another difference."""
+    study = Path("results/second")
+    recorded(study)
+    compare(Path("first"), Path("second"))
+    path, manifest = study / "tables/results.parquet", study / "runs" / RUN.format(2) / "manifest.json"
+    whole, frame = path.read_bytes(), pd.read_parquet(path)
+    frame.assign(test_correct=frame.test_correct + 1).to_parquet(path)
+    with pytest.raises(DamagedFileError, match=r"results\.parquet is damaged \(it is not as the job tables"):
+        compare(Path("first"), Path("second"))
+    path.write_bytes(whole)
+    write_json(manifest, read_json(manifest) | {"fingerprint": "0" * 16})
+    with pytest.raises(DamagedFileError, match=r"seed2/manifest\.json is damaged \(it is not as the job train/"):
+        compare(Path("first"), Path("second"))
+
+
+def test_changed_predictions_are_not_paired(own: Path) -> None:
+    study = Path("results/second")
+    recorded(study)
+    path = study / "runs" / RUN.format(2) / "predictions.parquet"
+    frame = pd.read_parquet(path)
+    frame.assign(logit_0=-frame.logit_0).to_parquet(path)
+    found = compare_results(*read_sides(Path("first"), Path("second")))
+    assert found.cells[0].method == "unpaired" and "it is not as the job evaluate/" in found.unpaired_because
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("tables/results.parquet", b"", "size is 0 bytes"),
+        ("tables/provenance.csv", b"", "No columns"),
+        ("tables/provenance.csv", b"\xff", "can't decode"),
+        ("tables/provenance.csv", b"a,b\n1,2\n", "it lacks run"),
+        ("runs/bert/bs16/constant/seed2/manifest.json", b"[]", "does not say which training"),
+        ("runs/bert/bs16/constant/seed2/manifest.json", b'{"corpus": "c"}', "does not say which training"),
+        ("runs/bert/bs16/constant/seed2/manifest.json", b'{"fingerprint": "f", "corpus": [1]}', "does not say which"),
+    ],
+)
+def test_a_damaged_file_is_named(own: Path, file: str, content: bytes, said: str) -> None:
+    Path("results/second", file).write_bytes(content)
+    with pytest.raises(DamagedFileError, match=rf"second/{file} is damaged \(.*{said}"):
+        compare(Path("first"), Path("second"))
+
+
+@pytest.mark.parametrize("column", ["budget", "test_correct"])
+def test_a_table_of_another_version_is_named(own: Path, column: str) -> None:
+    path = Path("results/second/tables/results.parquet")
+    pd.read_parquet(path).drop(columns=column).to_parquet(path)
+    with pytest.raises(DamagedFileError, match=rf"results\.parquet is damaged \(it lacks {column}"):
+        compare(Path("first"), Path("second"))

@@ -18,9 +18,11 @@ from batchscope.errors import UserError
 from batchscope.evaluation.counts import log_softmax
 from batchscope.evaluation.evaluate import CHECKPOINTS, evaluate
 from batchscope.evaluation.spec import EvaluationSpec
-from batchscope.files import write_json
+from batchscope.files import DamagedFileError, write_json
 from batchscope.insight.finished_run import open_run, run_folder
 from batchscope.insight.rollout import pooled_rollout, rollout
+from batchscope.provenance.layout import Layout
+from batchscope.provenance.stages import write_record
 from batchscope.training.loop import train
 from batchscope.training.spec import TrainSettings
 
@@ -159,3 +161,19 @@ def test_rollout_is_the_sum_over_paths():
     assert pooled_rollout(weights) == pytest.approx(reference_rollout(weights).mean(0))
     assert rollout(np.tile(np.eye(4), (3, 1, 1))) == pytest.approx(np.eye(4))
     assert pooled_rollout(np.full((2, 4, 4), 0.25)) == pytest.approx(np.full(4, 0.25))
+
+
+@pytest.mark.parametrize("file", [f"runs/{RUN}/checkpoints/best.safetensors", "tokens/bert/tokenizer/tokenizer.json"])
+def test_a_changed_model_or_tokenizer_predicts_nothing(results, tmp_path, file):
+    """A changed bit of a weight, or another vocabulary, gives other probabilities and no error."""
+    study = tmp_path / "tiny"
+    shutil.copytree(results / "results/tiny", study)
+    layout = Layout(study)
+    for job in (f"train/{RUN}", "tokenize/bert"):
+        write_record(layout, job, "{}", "c" * 16)
+    open_run(study / "runs" / RUN, "cpu")
+    content = bytearray((study / file).read_bytes())
+    content[-8] ^= 1
+    (study / file).write_bytes(content)
+    with pytest.raises(DamagedFileError, match=rf"{file} is damaged \(it is not as the job"):
+        open_run(study / "runs" / RUN, "cpu")

@@ -9,7 +9,7 @@ import pytest
 from jobs import Jobs, jobs_of
 
 from batchscope.files import DamagedFileError, write_text
-from batchscope.provenance.inputs import check_inputs, recorded_inputs
+from batchscope.provenance.inputs import check_inputs, check_written, recorded_inputs
 from batchscope.provenance.layout import Layout
 from batchscope.provenance.stages import WRITES, read_record, write_record
 
@@ -99,3 +99,14 @@ def test_a_file_has_one_writer(jobs: Jobs) -> None:
     for job, files in (("calibration", WRITES["calibration"]), ("tables", ("tables/some.csv",))):
         record = read_record(jobs.layout.record(job))
         assert record and set(record["files"]) == set(files)
+
+
+def test_the_files_of_one_job_are_held_to_its_record(jobs: Jobs) -> None:
+    changed = jobs.layout.study / "tables/some.csv"
+    check_written(jobs.layout, "tables", ["tables/*"])
+    write_text(changed, "other")
+    check_written(jobs.layout, "tables", ["tables/other.csv"])
+    with pytest.raises(DamagedFileError, match=r"tables/some\.csv is damaged \(it is not as the job tables wrote it\)"):
+        check_written(jobs.layout, "tables", ["tables/*"])
+    jobs.layout.record("tables").unlink()
+    check_written(jobs.layout, "tables", ["tables/*"])

@@ -13,6 +13,8 @@ from batchscope.cli.main import main
 from batchscope.evaluation.evaluate import CHECKPOINTS, SPLITS, evaluate
 from batchscope.evaluation.spec import EvaluationSpec
 from batchscope.files import read_json, write_json
+from batchscope.provenance.layout import Layout
+from batchscope.provenance.stages import write_record
 from batchscope.provenance.verify import verify_run
 from batchscope.training.loop import train
 from batchscope.training.spec import TrainSettings
@@ -128,3 +130,11 @@ def test_the_manifest_tells_where_a_run_comes_from(study):
     )
     assert manifest["initial_weights"] == {"random": "bert"} and manifest["driver"] is None
     assert manifest["reused_from"] is None and json.dumps(manifest["versions"]["torch"])
+
+
+def test_a_changed_tokenizer_is_found(study):
+    write_record(Layout(study), "tokenize/bert", "{}", "c" * 16)
+    with (study / "tokens/bert/tokenizer/tokenizer.json").open("a") as file:
+        file.write(" ")
+    (check,) = verify_run(study / RUN, "cpu")
+    assert not check.passed and "tokenizer/tokenizer.json" in check.detail

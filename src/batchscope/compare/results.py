@@ -8,6 +8,7 @@ import numpy as np
 from batchscope.compare.sides import Place, Side
 from batchscope.errors import UserError
 from batchscope.files import DamagedFileError
+from batchscope.provenance.inputs import check_written
 from batchscope.report.tables import TestPredictions
 from batchscope.statistics.contrasts import estimates
 from batchscope.statistics.crossed import moments
@@ -62,6 +63,9 @@ def compare_results(first: Side, second: Side) -> Results:
     correct: list[Mapping[str, Correct]] = [{}, {}]
     if not reason:
         try:
+            for side, wanted in zip((first, second), runs, strict=True):
+                for run in sorted(wanted):
+                    check_written(side.layout, f"evaluate/{run}", ["*/predictions.parquet"])
             read = [
                 TestPredictions.read({run: side.layout.run(run) for run in sorted(wanted)})
                 for side, wanted in zip((first, second), runs, strict=True)

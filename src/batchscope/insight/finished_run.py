@@ -14,6 +14,7 @@ from batchscope.hardware.device import Place, pick_place
 from batchscope.model.checkpoint import load_checkpoint
 from batchscope.model.classifier import TextClassifier
 from batchscope.provenance.fingerprint import file_hash
+from batchscope.provenance.inputs import check_written
 from batchscope.provenance.layout import RESULTS, Layout, checkpoints_of
 from batchscope.provenance.records import RunManifest, TokensManifest
 
@@ -50,7 +51,8 @@ def run_folder(named: str) -> Path:
 def open_run(folder: Path, device: str) -> FinishedRun:
     """The run in a folder, its model loaded.
 
-    Raises UserError for a damaged file, and where the tokens in the study are not those that the run was trained with.
+    Raises UserError for a file that cannot be read, DamagedFileError for one that is not as its job left it, and
+    UserError where the tokens in the study are not those that the run was trained with.
     """
     layout, model_name = Layout.of_run(folder), Layout.model_of_run(folder)
     name = folder.absolute().relative_to(layout.study.absolute() / "runs").as_posix()
@@ -59,6 +61,8 @@ def open_run(folder: Path, device: str) -> FinishedRun:
         manifest: RunManifest = read_json(folder / "manifest.json")
         tokens: TokensManifest = read_json(tokens_folder / "manifest.json")
         trained_with, precision = manifest["tokens"]["validation"], manifest["precision"]
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"{folder / 'manifest.json'} names the precision {precision!r}")
         max_length, truncation = int(str(tokens["spec"]["max_length"])), tokens["spec"]["truncation"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read the manifests of {folder} and {tokens_folder}: {error}; {LIKE}") from None
@@ -68,6 +72,8 @@ def open_run(folder: Path, device: str) -> FinishedRun:
             f"{tokens_folder} does not hold the tokens that {name} was trained with, so its tokenizer may not be the "
             "run's; start the workflow of the study again"
         )
+    check_written(layout, f"train/{name}", ["*/manifest.json", "*/best.safetensors"])
+    check_written(layout, f"tokenize/{model_name}", ["*/tokenizer/*"])
     place = pick_place(device, precision)
     model, _ = load_checkpoint(checkpoints_of(folder)["best"], place.device)
     with explained(f"cannot load {tokens_folder / 'tokenizer'}", "Start the workflow of the study again"):

@@ -5,11 +5,13 @@ compares the files that it reads with the records before it starts. Files withou
 earlier version, are read as they are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from fnmatch import fnmatchcase
 
 from batchscope.files import DamagedFileError
 from batchscope.provenance.fingerprint import file_hash
 from batchscope.provenance.jobs import JobFile
+from batchscope.provenance.layout import Layout
 from batchscope.provenance.stages import READS, STAGES, WRITES, belongs_to, model_of, read_record, subject_of, verb_of
 
 
@@ -19,9 +21,24 @@ def check_inputs(jobs: JobFile, job: str) -> None:
     A missing file is not looked for: the stage says so itself, where it needs it.
     """
     for file, expected, writer in recorded_inputs(jobs, job):
-        path = jobs.layout.study / file
-        if path.is_file() and file_hash(path) != expected:
-            raise DamagedFileError(path, ValueError(f"it is not as the job {writer} wrote it"))
+        _check(jobs.layout, file, expected, writer)
+
+
+def check_written(layout: Layout, job: str, wanted: Collection[str]) -> None:
+    """Raise DamagedFileError for the first file of ``job`` that is not as it left it.
+
+    ``wanted`` are patterns of files below the study's folder. Without a record nothing is known, and nothing is said.
+    """
+    record = read_record(layout.record(job))
+    for file, expected in record.get("files", {}).items() if record else ():
+        if any(fnmatchcase(file, pattern) for pattern in wanted):
+            _check(layout, file, expected, job)
+
+
+def _check(layout: Layout, file: str, expected: str, writer: str) -> None:
+    path = layout.study / file
+    if path.is_file() and file_hash(path) != expected:
+        raise DamagedFileError(path, ValueError(f"it is not as the job {writer} wrote it"))
 
 
 def recorded_inputs(jobs: JobFile, job: str) -> Iterator[tuple[str, str, str]]:

@@ -89,8 +89,9 @@ def table(results: dict[Path, list[Check]]) -> str:
 def _hashes(run: Path, manifest: RunManifest) -> Iterator[Check]:
     """Files against recorded hashes.
 
-    The records of the run's jobs have those of its files, the manifest too, and those of its tokens and of the corpus
-    and split that these were made of. Results of an earlier version have no hashes in their records.
+    The records of the run's jobs have those of its files, the manifest too, and of its tokenizer; the manifest has
+    those of its tokens and of the corpus and split that these were made of. Results of an earlier version have no
+    hashes in their records.
     """
     layout = Layout.of_run(run)
     expected = {layout.study / name: digest for name, digest in _recorded(layout, run).items()}
@@ -107,10 +108,11 @@ def _hashes(run: Path, manifest: RunManifest) -> Iterator[Check]:
 
 
 def _recorded(layout: Layout, run: Path) -> dict[str, str]:
-    """File below the study's folder → hash, as the run's training, evaluation and attention recorded them."""
+    """File below the study's folder → hash, as its model's tokens and the run's own jobs recorded them."""
     found: dict[str, str] = {}
-    for verb in ("train", "evaluate", "attention"):
-        record = read_record(layout.record(f"{verb}/{Layout.name_of_run(run)}"))
+    of_run = [f"{verb}/{Layout.name_of_run(run)}" for verb in ("train", "evaluate", "attention")]
+    for job in (f"tokenize/{Layout.model_of_run(run)}", *of_run):
+        record = read_record(layout.record(job))
         found |= record.get("files", {}) if record else {}
     return found
 
