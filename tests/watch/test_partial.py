@@ -14,7 +14,7 @@ from processes import process
 
 from batchscope.config.study import Study
 from batchscope.errors import UserError
-from batchscope.files import write_json, write_text
+from batchscope.files import DamagedFileError, write_json, write_text
 from batchscope.provenance.stages import write_record
 from batchscope.report.spec import ReportSpec
 from batchscope.watch.partial import finished_part, withheld_verdicts, write_partial
@@ -151,3 +151,13 @@ def test_report_without_either_form_says_what_to_give(tmp_path: Path) -> None:
         [sys.executable, *MODULE, "report"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1 and "give --partial STUDY" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["train.json", "metrics.json", "manifest.json", "history.jsonl"])
+def test_a_changed_file_of_a_finished_run_is_named(tmp_path: Path, name: str) -> None:
+    jobs = half_study(tmp_path)
+    path = jobs.layout.run(DONE[0]) / name
+    write_text(path, path.read_text().replace("1", "2", 1))
+    with pytest.raises(DamagedFileError, match=rf"{DONE[0]}/{name} is damaged \(it is not as the job .*{DONE[0]}"):
+        write_partial(jobs.layout)
+    assert not (jobs.layout.study / "partial/index.html").exists()

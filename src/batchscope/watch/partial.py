@@ -17,6 +17,7 @@ from batchscope.errors import UserError, counted
 from batchscope.files import read_json, write_text
 from batchscope.insight.records import AttentionMeasures
 from batchscope.pages.render import render
+from batchscope.provenance.inputs import check_written
 from batchscope.provenance.layout import Layout
 from batchscope.provenance.stages import STAGES
 from batchscope.report.curves import training_figure, validation_figure
@@ -108,7 +109,10 @@ def finished_part(spec: ReportSpec, missing: Mapping[str, Missing]) -> ReportSpe
 
 
 def _read(cell: GridCell, folder: Path) -> Run:
-    """A run without its attention, which nothing here shows."""
+    """A run without its attention, which nothing here shows. Raises DamagedFileError."""
+    layout = Layout.of_run(folder)
+    check_written(layout, f"train/{cell.run}", ["*/train.json", "*/manifest.json", "*/history.jsonl"])
+    check_written(layout, f"evaluate/{cell.run}", ["*/metrics.json"])
     facts, metrics, manifest = (read_json(folder / name) for name in ("train.json", "metrics.json", "manifest.json"))
     return Run(cell, folder, facts, metrics, manifest, cast(AttentionMeasures, {"reason": "not read"}))
 
@@ -117,6 +121,7 @@ def _write_tables(
     spec: ReportSpec, runs: Mapping[str, Run], missing: Mapping[str, Missing], layout: Layout, tables: Path
 ) -> pd.DataFrame:
     """Write the tables of the finished runs, and what is missing; one row per finished cell."""
+    check_written(layout, "audit", ["data/audit.json"])
     audit: Audit | None = read_json(layout.audit) if layout.audit.is_file() else None
     results = pd.DataFrame([result_row(cell, run := runs[cell.run], _classes(run, audit)) for cell in spec.cells])
     lacking = [one._replace(lines=[])._asdict() for one in missing.values()]
@@ -156,6 +161,7 @@ def _of_sweeps(spec: ReportSpec, missing: Mapping[str, Missing], layout: Layout)
     rows = []
     for cell in spec.cells:
         if cell.candidate_of is not None and cell.run not in missing:
+            check_written(layout, f"train/{cell.run}", ["*/train.json"])
             best = read_json(layout.run(cell.run) / "train.json")["best_validation"]
             place = [cell.model, cell.candidate_of, cell.budget, f"{cell.batch:,}", f"{cell.learning_rate:g}"]
             rows.append([*place, str(cell.seed), accuracy(best["correct"] / best["examples"])])
