@@ -215,3 +215,34 @@ def test_an_unchanged_folder_is_listed_no_more(jobs: Jobs) -> None:
     finish(jobs, f"evaluate/{RUN}", f"runs/{RUN}/metrics.json")
     assert watcher.look().states[f"evaluate/{RUN}"] == "done"
     assert watcher._records.listed < listed + 8
+
+
+SAID = {"update": 1, "epoch": 1, "samples": 8, "loss": 0.7, "accuracy": 0.5, "idle_seconds": 0.0}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"phase": 7}, {"phase": "resting"}, {"host": None}, {"started": "noon"}, {"started": float("nan")}),
+        *({"beat": None}, {"job_file": 7}, {"phase": "failed", "message": 7}, {"slurm_job": 7}, {"pid": 10**400}),
+    ],
+)
+def test_a_process_that_says_nonsense_is_left_to_its_log(jobs: Jobs, changes: dict[str, object]) -> None:
+    path = jobs.layout.process(TRAIN)
+    write_text(path, json.dumps(process(jobs) | changes))
+    look = Watcher(jobs.layout).look()
+    assert look.states[TRAIN] == "to do" and "to do" in words(look, jobs)
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        *(7, [], {}, SAID | {"samples": None}, SAID | {"samples_per_second": "fast"}, SAID | {"loss": float("inf")}),
+        *(SAID | {"samples_per_second": float("nan")}, SAID | {"validation": {"loss": 1.0}}),
+    ],
+)
+def test_a_progress_that_is_not_whole_is_left_out(jobs: Jobs, progress: object) -> None:
+    write_text(jobs.layout.process(TRAIN), json.dumps(process(jobs, progress=progress)))
+    look = Watcher(jobs.layout).look()
+    assert look.states[TRAIN] == "running" and look.active[TRAIN].progress is None
+    assert "running" in words(look, jobs)

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast, get_args
 
 from batchscope.files import read_json
 from batchscope.provenance.fingerprint import without_places
@@ -19,7 +19,7 @@ from batchscope.provenance.layout import FINGERPRINTS, Layout
 from batchscope.provenance.stages import STAGES, read_record, subject_of, verb_of
 from batchscope.provenance.studies import jobs_in, newest_job_file, wanted_jobs
 from batchscope.watch.pulse import BEAT_SECONDS, FIRST_RANK, machine, started_ticks
-from batchscope.watch.records import JobProcess, Progress
+from batchscope.watch.records import JobProcess, Phase, Progress
 from batchscope.watch.tree import Stamp, Tree
 
 State = Literal["done", "running", "waiting", "stopped", "killed", "silent", "failed", "to do"]
@@ -145,8 +145,8 @@ class Watcher:
             try:
                 with path.open(encoding="utf-8") as file:  # opening makes a network file system ask its server
                     status = os.fstat(file.fileno())
-                process = cast(JobProcess, read_json(path))
-                if (first := names.get(name + FIRST_RANK)) and (of_rank := read_json(first)).get("progress"):
+                process = read_process(path)
+                if (first := names.get(name + FIRST_RANK)) and "progress" in (of_rank := read_process(first)):
                     process["progress"] = of_rank["progress"]
                 seconds = max(0.0, self.clock() - status.st_mtime)
                 state, in_doubt = self._state(name, process, status.st_uid, seconds)
@@ -190,6 +190,42 @@ class Watcher:
             return None
         seconds = max(0.0, self.clock() - status.st_mtime)
         return Job(name, "running" if seconds < STARTING_SECONDS else "failed", None, seconds)
+
+
+def read_process(path: Path) -> JobProcess:
+    """What a process wrote of itself, without a progress that is not whole.
+
+    Raises OSError where there is no such file, ValueError where it is not such a file.
+    """
+    process = read_json(path)
+    if not isinstance(process, dict) or process.get("phase") not in get_args(Phase):
+        raise ValueError(f"{path} says nothing of a process")
+    texts = [process.get("host"), process.get("machine"), process.get("job_file")]
+    texts += [process[name] for name in ("message", "slurm_job") if name in process]
+    numbers = [process.get(name) for name in ("pid", "started_ticks", "started", "beat")]
+    if not all(isinstance(text, str) for text in texts) or not all(map(_is_number, numbers)):
+        raise ValueError(f"{path} says not all of a process")
+    if "progress" in process and not _is_whole(process["progress"]):
+        del process["progress"]
+    return cast(JobProcess, process)
+
+
+def _is_whole(progress: object) -> bool:
+    """Whether parsed JSON is ``Progress``."""
+    if not isinstance(progress, dict):
+        return False
+    numbers = [progress.get(name) for name in ("update", "epoch", "samples", "loss", "accuracy", "idle_seconds")]
+    if (pace := progress.get("samples_per_second")) is not None:
+        numbers.append(pace)
+    if "validation" in progress:
+        scores = progress["validation"]
+        numbers += [scores.get(name) for name in ("loss", "accuracy")] if isinstance(scores, dict) else [None]
+    return all(map(_is_number, numbers))
+
+
+def _is_number(value: object) -> bool:
+    """Whether parsed JSON is a number that a duration or a count can be; NaN and infinity are none."""
+    return isinstance(value, int | float) and -1e15 < value < 1e15
 
 
 def ends_well(log: Path) -> bool:
