@@ -42,6 +42,7 @@ from batchscope.cli.failures import is_told
 from batchscope.config.study import Study
 from batchscope.config.text import read_mapping
 from batchscope.errors import UserError
+from batchscope.files import DamagedFileError
 from batchscope.provenance.code import code_hash
 from batchscope.provenance.donors import keep_donors
 from batchscope.provenance.expected import training_examples_on_disk
@@ -127,7 +128,7 @@ try:
     RUNS = list(dict.fromkeys(STUDY.runs(CONTENT_MEMORY).values()))
     BRANCHED_RUNS = STUDY.branched_runs(CONTENT_MEMORY)
     EMBEDDED_CELLS = STUDY.embedded_cells(CONTENT_MEMORY)
-except UserError as error:
+except (UserError, DamagedFileError) as error:
     raise WorkflowError(f"batchscope: {error}")
 if STUDY.too_large:
     logger.warning(f"batchscope: {JOB_SPECS['report'].too_large_in_words(EXAMPLES)}")

@@ -1,6 +1,7 @@
 """What a plan foretells: finished and unfinished work, where it was computed, and the time that the jobs take."""
 
 import itertools
+import json
 import random
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from jobs import jobs_of
 from small import tiny_config
 
 from batchscope.config.study import Study
-from batchscope.files import write_json, write_text
+from batchscope.files import DamagedFileError, write_json, write_text
+from batchscope.provenance.expected import count_training_examples
 from batchscope.provenance.forecast import forecast
 from batchscope.provenance.jobs import JobFile, read_job_file, write_job_file
 from batchscope.provenance.manifests import run_fingerprint
@@ -19,6 +21,7 @@ from batchscope.provenance.walltime import wall_seconds
 from batchscope.training.spec import TrainSpec
 
 RUN = "bert/bs16/constant/seed1"
+CHANGES = [("seconds", "x"), ("seconds", None), ("samples", 0), ("samples", [1]), ("train_examples", None)]
 
 
 @pytest.fixture
@@ -181,3 +184,31 @@ def test_wall_time_lies_between_the_bounds_of_list_scheduling() -> None:
 def test_the_cores_are_those_of_the_command_line(arguments: list[str], machine: Machine | None) -> None:
     assert machine_of(arguments) == machine
     assert machine_of([]).cores >= 1
+
+
+def test_what_says_nothing_of_its_time_is_passed_over(study: JobFile) -> None:
+    """A file of another run, of a benchmark or of a state stops no plan."""
+    whole = {"device": "a CPU", "seconds": 36.8, "samples": 1000, "train_examples": 500}
+    manifest = {"fingerprint": "another", "files": {}, "spec": study.plain(f"train/{RUN}"), "driver": None}
+    damaged = ("[]", "null", "{}", *(json.dumps(whole | {name: change}) for name, change in CHANGES))
+    for number, text in enumerate((json.dumps(whole), *damaged)):
+        folder = study.layout.results / f"other{number}/runs/{RUN}"
+        write_json(folder / "manifest.json", manifest)
+        write_text(folder / "train.json", text)
+    for number, text in enumerate((b"s\n8.0\n", b"\xff", b"", b"s\n", b"s\nnan\n", b"a\n1\n", b"s\tb\n\x00\n")):
+        path = study.layout.results / f"other{number}/benchmarks/evaluate/{RUN}.tsv"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(text)
+    save_state(study, "float32-cpu", 13)
+    (study.layout.state / f"{fingerprint_of(study)}-float32-cpu/state-x-y.pt").touch()
+    made, _ = foretold(study, f"train/{RUN}", f"evaluate/{RUN}")
+    assert [job.seconds for job in made] == [pytest.approx((368 - 184 - 16) * 0.0368), 8.0]
+
+
+@pytest.mark.parametrize("content", [b"", b"7", b"PAR1PAR1PAR1PAR1"])
+def test_a_damaged_corpus_or_split_is_named(study: JobFile, content: bytes) -> None:
+    study.layout.split.parent.mkdir(parents=True, exist_ok=True)
+    study.layout.split.unlink(missing_ok=True)
+    study.layout.split.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"split\.parquet is damaged"):
+        count_training_examples(study.layout)

@@ -8,7 +8,7 @@ import pytest
 
 from batchscope.cli.main import main
 from batchscope.config.study import Study
-from batchscope.files import write_json
+from batchscope.files import DamagedFileError, write_json, write_text
 from batchscope.provenance.foresight import foresight
 from batchscope.provenance.jobs import read_job_file, write_job_file
 from batchscope.report.tables import write_tables
@@ -83,3 +83,14 @@ def test_numbers_that_no_study_has_are_refused(option: str, value: str, allowed:
     options = {"accuracy": ".9", "reviews": "5000", "seeds": "5"} | {option: value}
     with pytest.raises(SystemExit, match=f"--{option} must be {allowed} .it is {value}"):
         main(["design", *(word for name, given in options.items() for word in (f"--{name}", given))])
+
+
+@pytest.mark.parametrize("audit", [{}, None, [], {"splits": {"test": {"reviews": "x"}}}])
+def test_an_audit_that_does_not_count_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, audit: object) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_json(Path("results/foreseen/data/audit.json"), audit)
+    with pytest.raises(DamagedFileError, match=r"audit\.json is damaged \(it does not say how many test reviews"):
+        said()
+    Path("results/foreseen/data/audit.json").unlink()
+    write_text(Path("results/foreseen/tables/contrasts.parquet"), "7")
+    assert "Assumed: stable classifiers" in said()

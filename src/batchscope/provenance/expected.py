@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from batchscope.data.shares import SplitSizes, pooled_sizes
 from batchscope.data.spec import CorpusSpec, SplitSpec
+from batchscope.files import DamagedFileError
 from batchscope.provenance.jobs import JobFile
 from batchscope.provenance.layout import Layout
 from batchscope.provenance.stages import is_current
@@ -21,9 +22,13 @@ def expected_sizes(jobs: JobFile) -> SplitSizes | None:
     corpus, split = jobs.spec("corpus", CorpusSpec), jobs.spec("split", SplitSpec)
     reviews = corpus.sample or (corpus.synthetic.reviews if corpus.synthetic else None)
     if reviews is None and jobs.layout.corpus.is_file():
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        reviews = pq.read_metadata(jobs.layout.corpus).num_rows
+        try:
+            reviews = pq.read_metadata(jobs.layout.corpus).num_rows
+        except pa.ArrowException as error:
+            raise DamagedFileError(jobs.layout.corpus, error) from None
     if reviews is None or split.method == "official":
         return None
     return pooled_sizes(reviews, split.validation, split.test)
@@ -40,9 +45,13 @@ def training_examples_on_disk(layout: Layout, specs: Mapping[str, str], codes: M
 
 
 def count_training_examples(layout: Layout) -> int:
-    """Size of the train split on disk."""
+    """Size of the train split on disk. Raises DamagedFileError."""
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    names = pq.read_table(layout.split, columns=["split"])["split"]
+    try:
+        names = pq.read_table(layout.split, columns=["split"])["split"]
+    except (pa.ArrowException, KeyError) as error:
+        raise DamagedFileError(layout.split, error) from None
     return int(pc.sum(pc.equal(names, "train")).as_py() or 0)

@@ -1,6 +1,7 @@
 """What the jobs of a plan will take: which find their work finished, and how long earlier jobs like them took."""
 
 import csv
+import math
 from collections.abc import Iterator
 from functools import cache
 from itertools import islice
@@ -263,18 +264,22 @@ class History:
             *self.results.glob(f"*/benchmarks/{verb}.tsv"),
         ]:
             study, _, *subject = path.relative_to(self.results).with_suffix("").parts
-            rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
-            if rows:
-                found.append((study, "/".join(subject[1:]), float(rows[-1]["s"])))
+            if (seconds := _benchmark(path)) is not None:
+                found.append((study, "/".join(subject[1:]), seconds))
         return found
 
     def _trainings(self) -> Iterator[_Training]:
-        """Every finished run."""
+        """Every finished run that says what it took."""
         for folder, manifest in manifests(self.results, RUNS):
             try:
                 facts = read_json(folder / "train.json")
                 spec = TrainSpec.read(manifest["spec"])
-            except (OSError, ValueError, KeyError):
+                took, *counts = (facts[name] for name in ("seconds", "samples", "train_examples"))
+                seconds, samples, examples = float(took), *map(int, counts)
+                device = str(facts["device"])
+            except (OSError, ValueError, KeyError, TypeError, OverflowError):
+                continue
+            if not (0 <= seconds < math.inf and samples > 0 and examples > 0):
                 continue
             study, _, *cell = folder.relative_to(self.results).parts
             job = _benchmark(self.results / study / "benchmarks/train" / f"{'/'.join(cell)}.tsv")
@@ -283,22 +288,23 @@ class History:
                 model=spec.model.identity(),
                 batch=spec.target_batch_size,
                 on_gpu=bool(manifest.get("driver")),
-                device=facts["device"],
-                seconds=facts["seconds"],
-                samples=facts["samples"],
-                examples=facts["train_examples"],
-                starting=None if job is None or job < facts["seconds"] else job - facts["seconds"],
+                device=device,
+                seconds=seconds,
+                samples=samples,
+                examples=examples,
+                starting=None if job is None or job < seconds else job - seconds,
                 time=(folder / "train.json").stat().st_mtime,
             )
 
 
 def _benchmark(path: Path) -> float | None:
-    """Wall-clock seconds of a job in Snakemake's benchmark file."""
+    """Wall-clock seconds of a job in Snakemake's benchmark file; None where it does not say."""
     try:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
-        return float(rows[-1]["s"])
-    except (OSError, ValueError, IndexError, KeyError):
+        seconds = float(rows[-1]["s"])
+    except (OSError, ValueError, IndexError, KeyError, TypeError, csv.Error):
         return None
+    return seconds if 0 <= seconds < math.inf else None
 
 
 def _samples(spec: TrainSpec, examples: int, after_update: int) -> int:

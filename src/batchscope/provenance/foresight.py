@@ -1,10 +1,11 @@
 """What a study can establish, said before the money is spent: for ``batchscope plan`` and ``batchscope design``."""
 
+import operator
 from pathlib import Path
 
 from batchscope.config.claims import Claims
 from batchscope.errors import UserError
-from batchscope.files import read_json
+from batchscope.files import DamagedFileError, read_json
 from batchscope.provenance.expected import expected_sizes
 from batchscope.provenance.jobs import JobFile
 from batchscope.report.findings import read_findings
@@ -49,19 +50,24 @@ def foresight(jobs: JobFile) -> str:
 
 
 def _measured(study_folder: Path) -> Components | None:
-    """The components of the study's earlier contrasts; None where there are none."""
+    """The components of the study's earlier contrasts; None where there are none that can be read."""
     try:
         return typical_components(read_findings(study_folder))
-    except (FileNotFoundError, KeyError, TypeError):
+    except (OSError, KeyError, TypeError, ValueError):
         return None
 
 
 def test_reviews(jobs: JobFile) -> int | None:
-    """Reviews of the test split, from the audit or else as expected; None where neither tells."""
+    """Reviews of the test split, from the audit or else as expected; None where neither tells.
+
+    Raises DamagedFileError for an audit that does not say.
+    """
     audit = jobs.layout.audit
     if audit.is_file():
-        counted: int = read_json(audit)["splits"]["test"]["reviews"]
-        return counted
+        try:
+            return operator.index(read_json(audit)["splits"]["test"]["reviews"])
+        except (KeyError, TypeError):
+            raise DamagedFileError(audit, ValueError("it does not say how many test reviews there are")) from None
     expected = expected_sizes(jobs)
     return None if expected is None else expected.test
 

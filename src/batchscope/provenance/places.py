@@ -74,7 +74,8 @@ def unfinished(state_folder: Path, fingerprint: str) -> dict[Place, int]:
     found = {}
     for folder in sorted(state_folder.glob(f"{fingerprint}-*-*")):
         _, precision, device = folder.name.split("-", 2)
-        states = [int(path.name.split("-")[1]) for path in folder.glob("state-*-*.pt")]
+        numbers = [path.name.split("-")[1] for path in folder.glob("state-*-*.pt")]
+        states = [int(number) for number in numbers if number.isdecimal()]
         if states:
             found[Place(precision, device)] = max(states)
     return found
