@@ -47,9 +47,11 @@ def test_what_is_no_file_is_never_replaced_by_one(tmp_path: Path, make: Callable
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_outside_of_a_training_ends_a_job_with_one_message(number: signal.Signals) -> None:
     before = signal.getsignal(signal.SIGTERM)
+    interrupts = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     with pytest.raises(Stopped, match="evaluate/a was stopped by a signal"), ended_by_signals("evaluate/a"):
         os.kill(os.getpid(), number)
         time.sleep(10)
+    signal.signal(signal.SIGINT, interrupts)
     assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -14,6 +14,7 @@ from batchscope.files import DamagedFileError, write_json, write_text
 from batchscope.provenance.expected import count_training_examples
 from batchscope.provenance.forecast import forecast
 from batchscope.provenance.jobs import JobFile, read_job_file, write_job_file
+from batchscope.provenance.layout import Layout
 from batchscope.provenance.manifests import run_fingerprint
 from batchscope.provenance.plan import Machine, Outlook, PlannedJob, machine_of
 from batchscope.provenance.plan_view import as_table
@@ -206,9 +207,9 @@ def test_what_says_nothing_of_its_time_is_passed_over(study: JobFile) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"7", b"PAR1PAR1PAR1PAR1"])
-def test_a_damaged_corpus_or_split_is_named(study: JobFile, content: bytes) -> None:
-    study.layout.split.parent.mkdir(parents=True, exist_ok=True)
-    study.layout.split.unlink(missing_ok=True)
-    study.layout.split.write_bytes(content)
+def test_a_damaged_split_is_named(tmp_path: Path, content: bytes) -> None:
+    layout = Layout(tmp_path)
+    layout.split.parent.mkdir()
+    layout.split.write_bytes(content)
     with pytest.raises(DamagedFileError, match=r"split\.parquet is damaged"):
-        count_training_examples(study.layout)
+        count_training_examples(layout)

@@ -79,7 +79,8 @@ def test_a_running_training_needs_what_is_left_at_its_pace_and_so_do_those_like_
     assert forecaster.left(watcher.look()).seconds is None, "nothing was measured"
     progress = {"update": 6, "epoch": 1, "samples": 92, "loss": 0.5, "accuracy": 0.7}
     progress |= {"samples_per_second": 4.0, "idle_seconds": 0.1}
-    far = {"host": "node7", "machine": "another", "pid": 1, "started": 0.0, "job_file": jobs.file().name}
+    far = {"host": "node7", "machine": "another", "pid": 1, "started_ticks": 1, "started": 0.0}
+    far["job_file"] = jobs.file().name
     write_json(jobs.layout.process(f"train/{RUN}"), far | {"phase": "working", "beat": 1, "progress": progress})
     look = watcher.look()
     assert forecaster.training_left(look.active[f"train/{RUN}"], look.jobs) == (368 - 92) / 4
