@@ -275,6 +275,7 @@ def compare_with_records():
 def keep_what_others_take():
     """Keep the finished runs that one training will overwrite and another take; to be called before the first job."""
     try:
-        keep_donors(read_job_file(Path(JOBS)), STALE)
+        if STALE:
+            keep_donors(read_job_file(Path(JOBS)), STALE)
     except UserError as error:
         raise WorkflowError(f"batchscope: {error}")

@@ -3,10 +3,11 @@
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from batchscope.errors import UserError
@@ -14,6 +15,8 @@ from batchscope.errors import UserError
 UMASK = os.umask(0)
 os.umask(UMASK)
 DEVICES = Path("/dev")
+HALF = re.compile("[\ud800-\udfff]")
+"""Half a character, as an escape in JSON or YAML can give it: it fits into no UTF-8 file."""
 
 
 @contextmanager
@@ -67,6 +70,20 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file that never changes a second name; a copy where the file system has no hard links."""
+    with atomic(target) as temporary:
+        try:
+            temporary.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+def leads_out(name: str) -> bool:
+    """Whether a file's relative name means another place than one below the folder that it is relative to."""
+    return PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from batchscope.config.insight import Insight
 from batchscope.config.section import REAL, WHOLE, Fraction, Name, NaturalInt, PositiveFloat, PositiveInt, Section
 from batchscope.data.layout import table_ending
 from batchscope.data.shares import pooled_sizes
+from batchscope.data.spec import SHORTEST
 from batchscope.errors import counted
 from batchscope.model.folder import model_files
 from batchscope.model.spec import Architecture, ModelSpec
@@ -123,7 +124,7 @@ class Data(Section):
     """Keep this many reviews, drawn evenly over labels; all of them if unset."""
     split: Split = Split()
     """How the reviews are divided."""
-    max_length: Annotated[int, Field(ge=8), WHOLE] = 128
+    max_length: Annotated[int, Field(ge=SHORTEST), WHOLE] = 128
     """Tokens per review; shorter ones are padded."""
     truncation: Literal["head", "tail", "head_tail"] = "head"
     """Which end of a long review is kept; `head_tail` keeps a quarter from the start and the rest from the end."""

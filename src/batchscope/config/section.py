@@ -1,11 +1,11 @@
 """The base of the config's sections, and the kinds of values that several of them share."""
 
-import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-HALF = re.compile("[\ud800-\udfff]")
+from batchscope.files import HALF
+
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=100)]
 """A part of paths: several of them fit into the 255 bytes that file systems allow a name."""

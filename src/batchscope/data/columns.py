@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscope.errors import UserError
+from batchscope.files import HALF
 
 MISSING = ("", "null", "nan", "na", "n/a", "#n/a", "<na>")
 """What programs write for a missing label, in small letters. ``none`` is not here: it can be a class."""
@@ -129,7 +130,7 @@ def _kind(value: object) -> str | None:
 def _has_no_room(value: object) -> bool:
     """Whether Arrow has no type for a label: half a character, or a number of 19 digits or more."""
     if isinstance(value, str):
-        return any(0xD800 <= ord(character) < 0xE000 for character in value)
+        return HALF.search(value) is not None
     return isinstance(value, int) and abs(value) >= LARGEST
 
 

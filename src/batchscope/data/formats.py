@@ -19,7 +19,7 @@ from batchscope.data.columns import Columns, check_columns, label_strings, scala
 from batchscope.data.decoding import POINTER, Repeating, parsed_record, read_text
 from batchscope.data.layout import table_ending
 from batchscope.errors import UserError
-from batchscope.files import parse_json
+from batchscope.files import HALF, parse_json
 
 log = logging.getLogger(__name__)
 csv.field_size_limit(sys.maxsize)
@@ -80,7 +80,7 @@ def _class_names(schema: pa.Schema, label: str, path: Path) -> list[str] | None:
 
 def _is_name(value: object) -> bool:
     """Whether a value is a text that can be written: not blank, and without half a character."""
-    return isinstance(value, str) and bool(value.strip()) and not any(0xD800 <= ord(c) < 0xE000 for c in value)
+    return isinstance(value, str) and bool(value.strip()) and not HALF.search(value)
 
 
 # ------------------------------------------------------------------------------------------- csv and tsv
@@ -219,4 +219,4 @@ def _kind(value: object) -> str:
 
 
 def _first_broken(texts: list[str | None]) -> int:
-    return next(n for n, text in enumerate(texts, 1) if text and any(0xD800 <= ord(c) < 0xE000 for c in text))
+    return next(n for n, text in enumerate(texts, 1) if text and HALF.search(text))

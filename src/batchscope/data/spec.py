@@ -46,6 +46,10 @@ class SplitSpec(Spec):
     seed: int
 
 
+SHORTEST = 8
+"""The least ``max_length``, in tokens."""
+
+
 class TokensSpec(Spec):
     """One model's tokens. ``model.config`` is unset: the size of an encoder from scratch does not matter to them."""
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from batchscope.data.decoding import Repeating, decompressed, parsed_record
 from batchscope.data.layout import READ, table_ending
 from batchscope.errors import UserError
+from batchscope.files import HALF
 
 csv.field_size_limit(sys.maxsize)
 Text = str | None
@@ -165,7 +166,7 @@ def _json(path: Path, column: str) -> Iterator[Text]:
                 raise UserError(
                     f"--text: data row {number} of {path} has a {type(text).__name__} as {column!r}, not text"
                 )
-            if text and any(0xD800 <= ord(character) < 0xE000 for character in text):
+            if text and HALF.search(text):
                 raise UserError(
                     f"--text: data row {number} of {path} has half a character (a lone surrogate such as \\ud83d); "
                     "remove it"

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
 
 from batchscope.data.decoding import POINTER
+from batchscope.data.spec import SHORTEST
 from batchscope.data.tokenizer_errors import explained
 from batchscope.errors import UserError
 from batchscope.files import parse_json
@@ -30,8 +31,6 @@ POSITIONS_AFTER_PADDING = (
     *("longformer", "mpnet", "esm", "ibert", "luke", "mluke", "lilt", "layoutlmv3", "markuplm"),
 )
 """Models whose learned positions begin after that of the padding token: they hold fewer tokens than positions."""
-SHORTEST = 8
-"""The least ``data.max_length``."""
 UNLIMITED = 10**9
 HIGHEST_ID = 2**24
 """No vocabulary is as large, and `tokenizers` takes minutes to write one with a gap of billions."""

@@ -5,6 +5,7 @@ import torch
 
 from batchscope.data.encode import encode
 from batchscope.errors import UserError
+from batchscope.files import HALF
 from batchscope.insight.attention import measures_of_layers
 from batchscope.insight.finished_run import FinishedRun
 from batchscope.insight.records import Explanation, ReviewMeasures
@@ -17,7 +18,7 @@ def explain_text(run: FinishedRun, text: str) -> Explanation:
     """Classes, attention and rollout of one text. Raises UserError for a text without a token."""
     if not text.strip():
         raise UserError("the text is empty")
-    if any(0xD800 <= ord(character) < 0xE000 for character in text):
+    if HALF.search(text):
         raise UserError("the text is not UTF-8; convert it")
     encoded = encode(run.tokenizer, [text], run.max_length, run.truncation)
     ids = encoded.input_ids[0, : encoded.length[0]].astype(np.int64)

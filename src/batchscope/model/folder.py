@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscope.errors import UserError
-from batchscope.files import parse_json
+from batchscope.files import leads_out, parse_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -54,11 +54,10 @@ def model_files(folder: Path) -> list[Path]:
 def shards(folder: Path) -> list[Path]:
     """Files that the index of a sharded checkpoint names; none where it cannot be read or names others than its own."""
     try:
-        names = {Path(name) for name in parse_json((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()}
+        names = set(parse_json((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+        return [] if any(map(leads_out, names)) else sorted(folder / name for name in names)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    outside = any(name.is_absolute() or ".." in name.parts for name in names)
-    return [] if outside else sorted(folder / name for name in names)
 
 
 def check_described(folder: Path) -> None:

@@ -4,14 +4,12 @@ A changed learning rate can make a run under one policy what another policy's ru
 of a training when it starts it, in any order; so, before the first job, these files get a second name among the states.
 """
 
-import logging
-import os
-import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from batchscope.files import atomic, write_json
+from batchscope.files import link, write_json
 from batchscope.provenance.fingerprint import file_hash
 from batchscope.provenance.jobs import JobFile
 from batchscope.provenance.manifests import run_fingerprint
@@ -19,42 +17,35 @@ from batchscope.provenance.reuse import MANIFEST, StoredManifest, stored_manifes
 from batchscope.provenance.stages import model_of, subject_of, verb_of
 from batchscope.training.spec import TrainSpec
 
-log = logging.getLogger(__name__)
 KEPT = (f"*/state/*-finished/{MANIFEST}",)
 """Manifests of the runs that were kept, under ``results``."""
 
 
-def keep_donors(jobs: JobFile, stale: Iterable[str]) -> list[Path]:
-    """Keep the finished runs of ``stale`` trainings that other trainings want; the folders in which they are kept.
+def keep_donors(jobs: JobFile, stale: Iterable[str]) -> None:
+    """Keep the finished runs of ``stale`` trainings that other trainings want.
 
-    They are ``state/{fingerprint}-finished``, which the training that takes one deletes, as it does with states.
+    They are kept in ``state/{fingerprint}-finished``, which the training that takes one deletes, as it does with
+    states. A run that lacks a file is not kept: nobody could take it.
     """
     layout, hash_of = jobs.layout, cache(file_hash)
     old = {job: stored_manifest(layout.run(subject_of(job)) / MANIFEST) for job in stale if verb_of(job) == "train"}
     if not old:
-        return []
+        return
     wanted = {}
     for job in jobs.jobs:
         tokens = layout.tokens(model_of(job))
         if verb_of(job) == "train" and (tokens / "train.arrow").is_file():
             wanted[job] = run_fingerprint(jobs.spec(job, TrainSpec), jobs.code(job), tokens, hash_of)
-    kept = []
     for job, manifest in old.items():
         if manifest and wanted.get(job) != manifest["fingerprint"] and manifest["fingerprint"] in wanted.values():
             folder = layout.state / f"{manifest['fingerprint']}-finished"
             if not (folder / MANIFEST).is_file():
-                _keep(layout.run(subject_of(job)), manifest, folder)
-            kept.append(folder)
-    return kept
+                with suppress(FileNotFoundError):
+                    _keep(layout.run(subject_of(job)), manifest, folder)
 
 
 def _keep(run: Path, manifest: StoredManifest, folder: Path) -> None:
     """Give a run's files a second name in ``folder``; the manifest comes last, so that half of them is none."""
     for name in manifest["files"]:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        with atomic(folder / name) as temporary:
-            try:
-                os.link(run / name, temporary)
-            except OSError:
-                shutil.copyfile(run / name, temporary)
+        link(run / name, folder / name)
     write_json(folder / MANIFEST, manifest)

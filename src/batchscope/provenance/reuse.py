@@ -9,10 +9,10 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NotRequired, TypedDict, cast
 
-from batchscope.files import atomic, is_text_by_name, read_json, write_json
+from batchscope.files import atomic, is_text_by_name, leads_out, read_json, write_json
 from batchscope.provenance.fingerprint import file_hash
 from batchscope.provenance.layout import run_files
 
@@ -92,13 +92,8 @@ def stored_manifest(path: Path) -> StoredManifest | None:
         return None
     places = [manifest.get(name) for name in ("precision", "device_type", "driver")]
     told = isinstance(manifest.get("fingerprint"), str) and all(isinstance(one, str | None) for one in places)
-    told = told and isinstance(manifest.get("spec", {}), dict) and not any(map(_leads_out, manifest["files"]))
+    told = told and isinstance(manifest.get("spec", {}), dict) and not any(map(leads_out, manifest["files"]))
     return cast(StoredManifest, manifest) if told else None
-
-
-def _leads_out(name: str) -> bool:
-    """Whether a file's name means another place than one below the folder of its manifest."""
-    return PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
 
 
 def _take(sources: list[Path], target: Path, expected: str) -> None:

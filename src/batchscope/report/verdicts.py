@@ -313,10 +313,8 @@ def trends_table(trends: Sequence[Trend], with_budget: bool) -> Table:
     note = "F: are all target batch sizes alike, for seeds and reviews like these? Per doubling: the slope of test "
     note += "accuracy over log₂ of the target batch size. Both describe: no correction, no verdict."
     if any(row.df1 == 1 for row in trends):
-        note += (
-            " With two target batch sizes both test the same difference: the p of F has the degrees of freedom of the "
-        )
-        note += "interval, the p of the slope is that of the contrast."
+        note += " With two target batch sizes both test the same difference: the p of F has the degrees of "
+        note += "freedom of the interval, the p of the slope is that of the contrast."
     if any(row.faulty for row in trends):
         note += " ‡ includes a run that did not learn, and is no effect."
     return Table(columns, rows, note)

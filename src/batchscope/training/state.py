@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NotRequired, TypedDict, cast
 import torch
 
 from batchscope.errors import UserError
-from batchscope.files import atomic, naming_a_full_disk, write_json
+from batchscope.files import atomic, link, naming_a_full_disk, write_json
 from batchscope.hardware.device import Place
 from batchscope.model.checkpoint import save_checkpoint
 from batchscope.model.classifier import TextClassifier
@@ -182,7 +182,7 @@ class Workspace:
             sources = {name: path for name, path in sources.items() if not name.startswith("epoch")}
         first_of: dict[str, Path] = {}
         for name, path in sorted(sources.items()):
-            _link(first_of.setdefault(self._hashes[path.name], path), target / name)
+            link(first_of.setdefault(self._hashes[path.name], path), target / name)
         _copy(self.history_file, run_folder / "history.jsonl")
         write_json(run_folder / "train.json", facts)
         files = ["history.jsonl", "train.json", *(f"checkpoints/{path.name}" for path in target.glob("*.safetensors"))]
@@ -230,15 +230,6 @@ def read_state(path: Path) -> SavedState | None:
 def _place(folder: Path) -> str:
     """The place of a workspace in words, such as ``bfloat16 on cuda``."""
     return " on ".join(folder.name.split("-")[1:])
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file that never changes a second name; a copy where the file system has no hard links."""
-    with atomic(target) as temporary:
-        try:
-            temporary.hardlink_to(source)
-        except OSError:
-            shutil.copyfile(source, temporary)
 
 
 def _copy(source: Path, target: Path) -> None:
